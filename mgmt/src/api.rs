@@ -1,0 +1,183 @@
+//! What the command line asks of glusterd, and what it answers: the contract between `gluster` and `glusterd`.
+//!
+//! Carried as JSON in an RPC program of our own over glusterd's unix socket (or its TCP port with `--remote-host`).
+//! Answers hold facts; turning them into GlusterFS's text or XML is the command line's business.
+
+use serde::{Deserialize, Serialize};
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Request {
+    PeerProbe {
+        host: String,
+    },
+    PeerDetach {
+        host: String,
+        force: bool,
+    },
+    /// Everybody but the node that answers.
+    PeerStatus,
+    /// Everybody, this node included.
+    PoolList,
+    VolumeCreate {
+        name: String,
+        replica: u32,
+        bricks: Vec<BrickName>,
+        transport: String,
+        force: bool,
+    },
+    VolumeStart {
+        name: String,
+        force: bool,
+    },
+    VolumeStop {
+        name: String,
+        force: bool,
+    },
+    VolumeDelete {
+        name: String,
+    },
+    /// `None` = all.
+    VolumeInfo {
+        name: Option<String>,
+    },
+    VolumeList,
+    VolumeStatus {
+        name: Option<String>,
+    },
+    VolumeSet {
+        name: String,
+        options: Vec<(String, String)>,
+    },
+    VolumeReset {
+        name: String,
+        key: Option<String>,
+        force: bool,
+    },
+    VolumeGet {
+        name: String,
+        key: String,
+    },
+    /// Starts an index (or full) heal on all nodes.
+    VolumeHeal {
+        name: String,
+        full: bool,
+    },
+    /// The volfile a mount of `key` would get.
+    GetSpec {
+        key: String,
+    },
+    /// This node's UUID.
+    UuidGet,
+}
+
+/// `HOST:PATH` as the operator wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct BrickName {
+    pub host: String,
+    pub path: String,
+}
+
+/// The outcome of a command.
+pub type Outcome = Result<Answer, Failure>;
+
+/// Why a command failed, in GlusterFS's words where it has some (without the leading `volume create: V: failed: `).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+#[allow(missing_docs)]
+pub struct Failure {
+    /// GlusterFS's op_ret (-1).
+    pub op_ret: i32,
+    pub op_errno: i32,
+    pub message: String,
+}
+
+/// What a command answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Answer {
+    /// Done, with a note where GlusterFS prints one ("Host debian2 port 24007 already in peer list").
+    Done {
+        note: Option<String>,
+    },
+    Peers(Vec<PeerInfo>),
+    /// Volume created/started/...: its id.
+    Volume {
+        name: String,
+        id: String,
+    },
+    VolumeInfo(Vec<VolumeInfo>),
+    Names(Vec<String>),
+    Status(Vec<VolumeStatus>),
+    Options(Vec<(String, String)>),
+    Text(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PeerInfo {
+    pub uuid: String,
+    /// First is the name to show; the rest are "Other names".
+    pub hostnames: Vec<String>,
+    pub connected: bool,
+    /// GlusterFS's state number (3 = Peer in Cluster) and text.
+    pub state: i32,
+    pub state_text: String,
+    /// Whether this is the node that answers (pool list shows it as `localhost`).
+    pub is_self: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct VolumeInfo {
+    pub name: String,
+    pub id: String,
+    /// 0 Created, 1 Started, 2 Stopped.
+    pub status: i32,
+    pub replica: u32,
+    pub bricks: Vec<BrickInfo>,
+    pub transport: String,
+    /// Reconfigured options, in GlusterFS's order.
+    pub options: Vec<(String, String)>,
+    pub snapshot_count: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct BrickInfo {
+    pub host: String,
+    pub path: String,
+    pub host_uuid: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct VolumeStatus {
+    pub name: String,
+    pub processes: Vec<ProcessStatus>,
+}
+
+/// A line of `volume status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ProcessStatus {
+    /// "Brick" or "Self-heal Daemon".
+    pub kind: String,
+    /// Host (`localhost` for the answering node's own services, as GlusterFS prints).
+    pub host: String,
+    /// Brick directory; the host for services.
+    pub path: String,
+    pub peer_uuid: String,
+    pub online: bool,
+    pub tcp_port: Option<u16>,
+    pub pid: Option<u32>,
+}
+
+impl Failure {
+    /// A failure as GlusterFS reports most of them: op_ret -1.
+    pub fn new(op_errno: i32, message: impl Into<String>) -> Failure {
+        Failure { op_ret: -1, op_errno, message: message.into() }
+    }
+}

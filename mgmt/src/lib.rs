@@ -1,0 +1,3 @@
+//! Peers and volumes: glusterd and the gluster command.
+
+pub mod api;

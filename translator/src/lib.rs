@@ -1,0 +1,24 @@
+//! The vocabulary both sides share: file operations ([`Fop`]), [`Gfid`], [`Iatt`], [`Dict`], errors with their
+//! errno, and the [`Translator`] contract. No I/O, no runtime, no unsafe.
+//!
+//! Read first: [`fop`] (what can be asked), [`translator`] (who answers), [`error`] (how it fails).
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod context;
+pub mod dict;
+pub mod error;
+pub mod fop;
+pub mod gfid;
+pub mod iatt;
+pub mod payload;
+pub mod translator;
+
+pub use context::{Context, LockOwner};
+pub use dict::{Dict, Value};
+pub use error::{FopError, FopResult};
+pub use fop::{Fop, FopKind, Reply};
+pub use gfid::Gfid;
+pub use iatt::{FileType, Iatt, Timespec};
+pub use payload::Payload;
+pub use translator::{Event, FdId, FopFuture, LocalFuture, Parent, Runtime, Translator};
