@@ -1,1 +1,8 @@
 //! The client: glusterfs.
+#![warn(missing_docs)]
+
+pub mod executor;
+pub mod front;
+pub mod graph;
+pub mod heal;
+pub mod translators;

@@ -1,0 +1,1 @@
+//! Front ends: from FUSE opcodes to fops, one parser for all of them.

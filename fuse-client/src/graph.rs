@@ -1,0 +1,1 @@
+//! From a volfile to a running graph of translators.

@@ -1,0 +1,1 @@
+//! The heal service: brings copies up to date from the bricks' indices.

@@ -1,0 +1,1 @@
+//! `protocol/client`: one brick, over a transport.

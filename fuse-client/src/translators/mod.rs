@@ -1,0 +1,4 @@
+//! Client-side translators, each under the name GlusterFS gives it.
+
+pub mod client;
+pub mod replicate;

@@ -1,0 +1,1 @@
+//! `cluster/replicate`: every file on every child.
