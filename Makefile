@@ -1,0 +1,83 @@
+# What fits in 35 minutes on two cores is `make test`; the rest is `make test-full`.
+# Every rung is a target of its own. Tests of whole clusters need root (network and mount namespaces).
+
+SHELL   := /bin/bash
+CARGO   ?= cargo
+PREFIX  ?= /usr/local
+DESTDIR ?=
+SEEDS   ?= 500
+ROUNDS  ?= 2
+FUZZ_SECONDS ?= 20
+# Options for cargo: --locked keeps a build to the committed Cargo.lock.
+CARGO_FLAGS ?= --locked
+export CARGO CARGO_FLAGS SEEDS ROUNDS FUZZ_SECONDS
+
+# One file per promise; those with a stock GlusterFS on one side are a rung of their own.
+STOCK_TESTS   := $(filter stock_%,$(basename $(notdir $(wildcard tests/tests/*.rs))))
+CLUSTER_TESTS := $(filter-out stock_%,$(basename $(notdir $(wildcard tests/tests/*.rs))))
+
+RUNGS := lint test-unit test-sim test-cluster test-stock fuzz-smoke
+
+.PHONY: all build release setup demo test test-full lint test-unit test-sim test-cluster test-stock fuzz-smoke bench \
+        install uninstall clean help
+
+all: build
+
+help:
+	@echo 'make build         the programs, in target/debug'
+	@echo 'make demo          three nodes on this machine: create, mount, kill a brick, heal (root)'
+	@echo 'make test          $(RUNGS)'
+	@echo 'make test-full     the same with ROUNDS=20 and SEEDS=5000'
+	@echo 'make bench         the criterion benches'
+	@echo 'make install       PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
+
+setup:
+	tools/setup
+
+build:
+	$(CARGO) build $(CARGO_FLAGS) --workspace --bins
+
+release:
+	$(CARGO) build $(CARGO_FLAGS) --workspace --bins --release
+
+demo: build
+	tools/demo
+
+test:
+	tools/run-rungs $(RUNGS)
+
+test-full:
+	ROUNDS=20 SEEDS=5000 FUZZ_SECONDS=120 tools/run-rungs $(RUNGS)
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+
+test-unit:
+	tools/cargo-test --workspace --exclude ladrillo-tests
+
+test-sim: build
+	tools/test-sim
+
+test-cluster: build
+	tools/need-root
+	tools/cargo-test -p ladrillo-tests --lib $(CLUSTER_TESTS:%=--test %)
+
+test-stock: build
+	tools/need-root
+	tools/cargo-test -p ladrillo-tests $(STOCK_TESTS:%=--test %)
+
+fuzz-smoke:
+	tools/fuzz-smoke
+
+bench:
+	$(CARGO) bench $(CARGO_FLAGS) -p ladrillo-benches
+
+install: release
+	tools/install-files "$(DESTDIR)$(PREFIX)" "$(DESTDIR)"
+
+uninstall:
+	tools/install-files --remove "$(DESTDIR)$(PREFIX)" "$(DESTDIR)"
+
+clean:
+	$(CARGO) clean
