@@ -17,6 +17,16 @@ impl LockOwner {
     }
 }
 
+/// Which client session a fop came from, as a brick's server numbers them. 0 is the process itself. Locks belong to
+/// (client, [`LockOwner`]) and go with the client. It does not travel on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+impl ClientId {
+    /// The process itself.
+    pub const LOCAL: ClientId = ClientId(0);
+}
+
 /// The caller of a fop.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -32,6 +42,8 @@ pub struct Context {
     pub lock_owner: LockOwner,
     /// When the request was born on the client: becomes ctime/mtime, equal on all copies. Zero seconds = not given.
     pub birth: Timespec,
+    /// On a brick: the session it came by (set by the server). [`ClientId::LOCAL`] elsewhere.
+    pub client: ClientId,
 }
 
 impl Context {
@@ -53,12 +65,18 @@ impl Context {
             pid: 0,
             lock_owner: LockOwner::default(),
             birth: Timespec::default(),
+            client: ClientId::LOCAL,
         }
     }
 
     /// The same caller under another lock owner.
     pub fn with_lock_owner(&self, owner: LockOwner) -> Context {
         Context { lock_owner: owner, ..self.clone() }
+    }
+
+    /// The same caller as of client session `client` of this brick.
+    pub fn with_client(&self, client: ClientId) -> Context {
+        Context { client, ..self.clone() }
     }
 
     /// Whether GlusterFS's own services ask (negative pid).
