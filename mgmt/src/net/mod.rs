@@ -1,0 +1,6 @@
+//! glusterd's sockets: io_uring under a thin layer, RPC records above it.
+
+pub mod link;
+pub mod record;
+pub mod rpc;
+pub mod socket;
