@@ -2,7 +2,18 @@
 //!
 //! The codecs do no I/O and know no runtime. A [`Transport`] moves whole RPC records; engine, fuse-client and mgmt each
 //! bring one over TCP on their own runtime, tests and the simulator use the in-memory one, verbs and sdp come beside them.
+#![forbid(unsafe_code)]
 #![warn(missing_docs)]
+
+pub mod credential;
+pub mod program;
+pub mod record;
+pub mod rpc;
+pub mod xdr;
+
+pub use credential::Credential;
+pub use record::{RecordReader, record_mark};
+pub use xdr::{DecodeError, EncodeError};
 
 use std::io;
 use std::sync::Arc;

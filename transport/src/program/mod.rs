@@ -1,0 +1,1 @@
+//! The GlusterFS programs, both sides of each.
