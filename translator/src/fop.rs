@@ -635,6 +635,116 @@ impl Reply {
     }
 }
 
+impl Fop {
+    /// Its side dict; `None` for Release and Releasedir, which have none.
+    pub fn xdata(&self) -> Option<&Dict> {
+        match self {
+            Fop::Stat { xdata, .. }
+            | Fop::Readlink { xdata, .. }
+            | Fop::Mknod { xdata, .. }
+            | Fop::Mkdir { xdata, .. }
+            | Fop::Unlink { xdata, .. }
+            | Fop::Rmdir { xdata, .. }
+            | Fop::Symlink { xdata, .. }
+            | Fop::Rename { xdata, .. }
+            | Fop::Link { xdata, .. }
+            | Fop::Truncate { xdata, .. }
+            | Fop::Open { xdata, .. }
+            | Fop::Read { xdata, .. }
+            | Fop::Write { xdata, .. }
+            | Fop::Statfs { xdata, .. }
+            | Fop::Flush { xdata, .. }
+            | Fop::Fsync { xdata, .. }
+            | Fop::Setxattr { xdata, .. }
+            | Fop::Getxattr { xdata, .. }
+            | Fop::Removexattr { xdata, .. }
+            | Fop::Opendir { xdata, .. }
+            | Fop::Fsyncdir { xdata, .. }
+            | Fop::Access { xdata, .. }
+            | Fop::Create { xdata, .. }
+            | Fop::Ftruncate { xdata, .. }
+            | Fop::Fstat { xdata, .. }
+            | Fop::Lk { xdata, .. }
+            | Fop::Lookup { xdata, .. }
+            | Fop::Readdir { xdata, .. }
+            | Fop::Inodelk { xdata, .. }
+            | Fop::Finodelk { xdata, .. }
+            | Fop::Entrylk { xdata, .. }
+            | Fop::Fentrylk { xdata, .. }
+            | Fop::Xattrop { xdata, .. }
+            | Fop::Fxattrop { xdata, .. }
+            | Fop::Fgetxattr { xdata, .. }
+            | Fop::Fsetxattr { xdata, .. }
+            | Fop::Rchecksum { xdata, .. }
+            | Fop::Setattr { xdata, .. }
+            | Fop::Fsetattr { xdata, .. }
+            | Fop::Readdirp { xdata, .. }
+            | Fop::Fremovexattr { xdata, .. }
+            | Fop::Fallocate { xdata, .. }
+            | Fop::Discard { xdata, .. }
+            | Fop::Zerofill { xdata, .. }
+            | Fop::Ipc { xdata, .. }
+            | Fop::Seek { xdata, .. }
+            | Fop::CopyFileRange { xdata, .. } => Some(xdata),
+            Fop::Release { .. } | Fop::Releasedir { .. } => None,
+        }
+    }
+
+    /// Its side dict, to add to or take from.
+    pub fn xdata_mut(&mut self) -> Option<&mut Dict> {
+        match self {
+            Fop::Stat { xdata, .. }
+            | Fop::Readlink { xdata, .. }
+            | Fop::Mknod { xdata, .. }
+            | Fop::Mkdir { xdata, .. }
+            | Fop::Unlink { xdata, .. }
+            | Fop::Rmdir { xdata, .. }
+            | Fop::Symlink { xdata, .. }
+            | Fop::Rename { xdata, .. }
+            | Fop::Link { xdata, .. }
+            | Fop::Truncate { xdata, .. }
+            | Fop::Open { xdata, .. }
+            | Fop::Read { xdata, .. }
+            | Fop::Write { xdata, .. }
+            | Fop::Statfs { xdata, .. }
+            | Fop::Flush { xdata, .. }
+            | Fop::Fsync { xdata, .. }
+            | Fop::Setxattr { xdata, .. }
+            | Fop::Getxattr { xdata, .. }
+            | Fop::Removexattr { xdata, .. }
+            | Fop::Opendir { xdata, .. }
+            | Fop::Fsyncdir { xdata, .. }
+            | Fop::Access { xdata, .. }
+            | Fop::Create { xdata, .. }
+            | Fop::Ftruncate { xdata, .. }
+            | Fop::Fstat { xdata, .. }
+            | Fop::Lk { xdata, .. }
+            | Fop::Lookup { xdata, .. }
+            | Fop::Readdir { xdata, .. }
+            | Fop::Inodelk { xdata, .. }
+            | Fop::Finodelk { xdata, .. }
+            | Fop::Entrylk { xdata, .. }
+            | Fop::Fentrylk { xdata, .. }
+            | Fop::Xattrop { xdata, .. }
+            | Fop::Fxattrop { xdata, .. }
+            | Fop::Fgetxattr { xdata, .. }
+            | Fop::Fsetxattr { xdata, .. }
+            | Fop::Rchecksum { xdata, .. }
+            | Fop::Setattr { xdata, .. }
+            | Fop::Fsetattr { xdata, .. }
+            | Fop::Readdirp { xdata, .. }
+            | Fop::Fremovexattr { xdata, .. }
+            | Fop::Fallocate { xdata, .. }
+            | Fop::Discard { xdata, .. }
+            | Fop::Zerofill { xdata, .. }
+            | Fop::Ipc { xdata, .. }
+            | Fop::Seek { xdata, .. }
+            | Fop::CopyFileRange { xdata, .. } => Some(xdata),
+            Fop::Release { .. } | Fop::Releasedir { .. } => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

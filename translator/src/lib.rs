@@ -11,6 +11,7 @@ pub mod error;
 pub mod fop;
 pub mod gfid;
 pub mod iatt;
+pub mod locks;
 pub mod option;
 pub mod payload;
 pub mod translator;

@@ -1,0 +1,474 @@
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+
+use futures::FutureExt;
+use futures::task::noop_waker_ref;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Iatt, LocalFuture, Timespec};
+
+struct Below(Mutex<Vec<Fop>>);
+
+impl Translator for Below {
+    fn name(&self) -> &str {
+        "below"
+    }
+
+    fn submit<'a>(&'a self, _: &'a Context, fop: Fop) -> FopFuture<'a> {
+        let reply = match &fop {
+            Fop::Lookup { gfid, .. } => Reply::Lookup {
+                iatt: Box::new(Iatt { gfid: *gfid, ..Iatt::default() }),
+                parent: Box::default(),
+                xdata: Dict::new(),
+            },
+            _ => Reply::done(),
+        };
+        self.0.lock().push(fop);
+        Box::pin(async { Ok(reply) })
+    }
+
+    fn set_parent(&self, _: Weak<dyn Parent>, _: usize) {}
+}
+
+#[derive(Default)]
+struct Clock(AtomicU64);
+
+impl Runtime for Clock {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    fn wall_clock(&self) -> Timespec {
+        Timespec::default()
+    }
+
+    fn sleep(&self, _: Duration) -> LocalFuture<'static, ()> {
+        Box::pin(async {})
+    }
+
+    fn spawn(&self, _: LocalFuture<'static, ()>) {}
+
+    fn random(&self) -> u64 {
+        4
+    }
+}
+
+struct Bench {
+    locks: Arc<Locks>,
+    below: Arc<Below>,
+    clock: Arc<Clock>,
+    told: Arc<Mutex<Vec<Contention>>>,
+}
+
+fn bench() -> Bench {
+    let below = Arc::new(Below(Mutex::default()));
+    let clock = Arc::new(Clock::default());
+    let locks = Locks::new("locks", Arc::clone(&below) as _, &Options::new(), Arc::clone(&clock) as _).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tells = Arc::clone(&told);
+    locks.on_contention(move |contention| tells.lock().push(contention));
+    Bench { locks, below, clock, told }
+}
+
+const GFID: Gfid = Gfid::ROOT;
+
+fn who(client: u64, owner: u64) -> Context {
+    Context::root().with_client(ClientId(client)).with_lock_owner(LockOwner::from_u64(owner))
+}
+
+fn flock(kind: LockType, start: u64, len: u64) -> Flock {
+    Flock { kind, whence: 0, start, len, pid: 7, owner: LockOwner::default() }
+}
+
+fn inodelk(cmd: LockCmd, kind: LockType, start: u64, len: u64) -> Fop {
+    Fop::Inodelk { gfid: GFID, domain: "d".into(), cmd, flock: flock(kind, start, len), xdata: Dict::new() }
+}
+
+fn entrylk(name: Option<&'static str>, cmd: EntrylkCmd) -> Fop {
+    let name = name.map(|name| Bytes::from_static(name.as_bytes()));
+    Fop::Entrylk { gfid: GFID, domain: "d".into(), name, cmd, kind: LockType::Write, xdata: Dict::new() }
+}
+
+fn lk(cmd: LockCmd, kind: LockType, start: u64, len: u64, fd: u64) -> Fop {
+    let file = File { gfid: GFID, fd: Some(FdId(fd)) };
+    Fop::Lk { file, cmd, flock: flock(kind, start, len), xdata: Dict::new() }
+}
+
+fn errno_of(result: Option<FopResult>) -> i32 {
+    match result {
+        Some(Ok(_)) => 0,
+        Some(Err(error)) => error.errno,
+        None => -1,
+    }
+}
+
+/// The outcome of a fop that is answered at once: 0, an errno, or -1 when it waits (and is withdrawn).
+fn now(bench: &Bench, context: &Context, fop: Fop) -> i32 {
+    errno_of(bench.locks.submit(context, fop).now_or_never())
+}
+
+fn poll(future: &mut FopFuture<'_>) -> i32 {
+    match Pin::new(future).poll_unpin(&mut TaskContext::from_waker(noop_waker_ref())) {
+        Poll::Ready(result) => errno_of(Some(result)),
+        Poll::Pending => -1,
+    }
+}
+
+use EntrylkCmd::{Lock, TryLock, Unlock as EntryUnlock};
+use LockCmd::{Get, Set, SetWait};
+use LockType::{Read, Unlock, Write};
+
+#[test]
+fn inodelks_conflict_between_owners_and_are_served_in_order() {
+    let bench = bench();
+    let (a, b, c) = (who(1, 1), who(2, 1), who(2, 2));
+    assert_eq!(now(&bench, &a, inodelk(Set, Write, 0, 0)), 0);
+    assert_eq!(now(&bench, &a, inodelk(Set, Write, 5, 5)), 0, "the same owner nests");
+    assert_eq!(now(&bench, &b, inodelk(Set, Read, 7, 1)), errno::EAGAIN);
+    let mut first = bench.locks.submit(&b, inodelk(SetWait, Write, 0, 0));
+    let mut second = bench.locks.submit(&c, inodelk(SetWait, Write, 0, 0));
+    assert_eq!((poll(&mut first), poll(&mut second)), (-1, -1));
+    assert_eq!(now(&bench, &a, inodelk(Set, Unlock, 0, 0)), 0);
+    assert_eq!(poll(&mut first), -1, "the nested lock still holds");
+    assert_eq!(now(&bench, &a, inodelk(Set, Unlock, 5, 4)), errno::EINVAL, "an unlock names its range exactly");
+    assert_eq!(now(&bench, &a, inodelk(Set, Unlock, 5, 5)), 0);
+    assert_eq!((poll(&mut first), poll(&mut second)), (0, -1));
+    assert_eq!(bench.locks.release_client(ClientId(2)), 2);
+    assert_eq!(poll(&mut second), errno::EAGAIN);
+    assert_eq!(bench.locks.counts(), LockCounts::default());
+    assert_eq!(now(&bench, &b, inodelk(Set, Write, 0, 0)), errno::ENOTCONN, "an ended session takes no locks");
+}
+
+#[test]
+fn a_waiter_is_not_starved_but_its_holder_may_nest() {
+    let bench = bench();
+    let (a, b, c) = (who(1, 1), who(2, 1), who(3, 1));
+    assert_eq!(now(&bench, &a, inodelk(Set, Read, 0, 10)), 0);
+    let mut waiter = bench.locks.submit(&b, inodelk(SetWait, Write, 0, 10));
+    assert_eq!(poll(&mut waiter), -1);
+    assert_eq!(now(&bench, &c, inodelk(Set, Read, 0, 10)), errno::EAGAIN, "behind the waiting writer");
+    assert_eq!(now(&bench, &c, inodelk(Set, Read, 20, 10)), 0, "elsewhere");
+    assert_eq!(now(&bench, &a, inodelk(Set, Read, 0, 10)), 0, "nested");
+    drop(waiter);
+    assert_eq!(bench.locks.counts(), LockCounts { granted: 3, waiting: 0 });
+    assert_eq!(now(&bench, &c, inodelk(Set, Read, 0, 10)), 0, "the waiter left");
+}
+
+#[test]
+fn a_waiter_that_leaves_after_its_grant_gives_the_lock_back() {
+    let bench = bench();
+    let (a, b) = (who(1, 1), who(2, 1));
+    assert_eq!(now(&bench, &a, inodelk(Set, Write, 0, 0)), 0);
+    let mut waiter = bench.locks.submit(&b, inodelk(SetWait, Write, 0, 0));
+    assert_eq!(poll(&mut waiter), -1);
+    assert_eq!(now(&bench, &a, inodelk(Set, Unlock, 0, 0)), 0);
+    drop(waiter);
+    assert_eq!(bench.locks.counts(), LockCounts::default());
+}
+
+#[test]
+fn bad_requests_are_refused() {
+    let bench = bench();
+    let a = who(1, 1);
+    let nobody = Context::root().with_client(ClientId(1));
+    assert_eq!(now(&bench, &nobody, inodelk(Set, Write, 0, 0)), errno::EINVAL);
+    assert_eq!(now(&bench, &who(1, 0), entrylk(None, Lock)), errno::EINVAL);
+    assert_eq!(now(&bench, &a, inodelk(Set, Write, u64::MAX, 1)), errno::EINVAL);
+    assert_eq!(now(&bench, &a, inodelk(Set, Write, 1, u64::MAX)), errno::EINVAL);
+    assert_eq!(now(&bench, &a, inodelk(Set, Write, i64::MAX as u64, i64::MAX as u64)), 0);
+    assert_eq!(now(&bench, &a, inodelk(Get, Write, 0, 0)), errno::EOPNOTSUPP);
+    assert_eq!(now(&bench, &a, entrylk(Some("x"), EntryUnlock)), errno::EINVAL);
+    let empty =
+        Fop::Entrylk { gfid: GFID, domain: Bytes::new(), name: None, cmd: Lock, kind: Write, xdata: Dict::new() };
+    assert_eq!(now(&bench, &a, empty), errno::EINVAL);
+    assert!(bench.below.0.lock().is_empty());
+}
+
+#[test]
+fn a_whole_directory_conflicts_with_each_name() {
+    let bench = bench();
+    let (a, b) = (who(1, 1), who(1, 2));
+    assert_eq!(now(&bench, &a, entrylk(Some("x"), TryLock)), 0);
+    assert_eq!(now(&bench, &b, entrylk(Some("y"), TryLock)), 0);
+    assert_eq!(now(&bench, &b, entrylk(Some("x"), TryLock)), errno::EAGAIN);
+    assert_eq!(now(&bench, &b, entrylk(None, TryLock)), errno::EAGAIN);
+    let mut all = bench.locks.submit(&b, entrylk(None, Lock));
+    assert_eq!(poll(&mut all), -1);
+    assert_eq!(now(&bench, &a, entrylk(Some("x"), EntryUnlock)), 0);
+    assert_eq!(poll(&mut all), 0);
+    assert_eq!(now(&bench, &a, entrylk(Some("z"), TryLock)), errno::EAGAIN);
+}
+
+#[test]
+fn locks_of_one_domain_do_not_meet_those_of_another() {
+    let bench = bench();
+    assert_eq!(now(&bench, &who(1, 1), inodelk(Set, Write, 0, 0)), 0);
+    let elsewhere =
+        Fop::Inodelk { gfid: GFID, domain: "e".into(), cmd: Set, flock: flock(Write, 0, 0), xdata: Dict::new() };
+    assert_eq!(now(&bench, &who(2, 1), elsewhere), 0);
+    // The metadata range is a domain of its own.
+    let metadata = i64::MAX as u64 - 1;
+    assert_eq!(now(&bench, &who(2, 1), inodelk(Set, Write, metadata, 0)), 0);
+    assert_eq!(now(&bench, &who(3, 1), inodelk(Set, Write, metadata, 0)), errno::EAGAIN);
+}
+
+#[test]
+fn holders_are_told_once_per_delay() {
+    let bench = bench();
+    assert_eq!(now(&bench, &who(1, 1), inodelk(Set, Write, 0, 8)), 0);
+    for _ in 0..3 {
+        assert_eq!(now(&bench, &who(2, 1), inodelk(Set, Write, 0, 0)), errno::EAGAIN);
+    }
+    bench.clock.0.store(4, Ordering::Relaxed);
+    assert_eq!(now(&bench, &who(2, 1), inodelk(Set, Write, 0, 0)), errno::EAGAIN);
+    assert_eq!(bench.told.lock().len(), 1);
+    bench.clock.0.store(5, Ordering::Relaxed);
+    assert_eq!(now(&bench, &who(2, 1), inodelk(Set, Write, 0, 0)), errno::EAGAIN);
+    assert_eq!(now(&bench, &who(1, 1), entrylk(Some("x"), TryLock)), 0);
+    assert_eq!(now(&bench, &who(2, 1), entrylk(None, TryLock)), errno::EAGAIN);
+    let told = bench.told.lock();
+    assert_eq!(told.len(), 3);
+    assert!(told.iter().all(|contention| contention.client == ClientId(1) && contention.gfid == GFID));
+    assert!(matches!(told[1].lock, ContendedLock::Inodelk(Flock { start: 0, len: 8, kind: Write, .. })));
+    assert!(matches!(told[2].event(), Event::EntrylkContention { name: Some(_), .. }));
+}
+
+#[test]
+fn posix_locks_split_merge_and_wait() {
+    let bench = bench();
+    let (a, b) = (who(1, 1), who(2, 1));
+    assert_eq!(now(&bench, &a, lk(Set, Write, 0, 100, 1)), 0);
+    assert_eq!(now(&bench, &a, lk(Set, Unlock, 40, 20, 1)), 0);
+    assert_eq!(now(&bench, &b, lk(Set, Write, 40, 20, 1)), 0);
+    assert_eq!(now(&bench, &b, lk(Set, Read, 39, 1, 1)), errno::EAGAIN);
+    let Some(Ok(Reply::Lk { flock, .. })) = bench.locks.submit(&b, lk(Get, Read, 60, 0, 1)).now_or_never() else {
+        panic!("no answer")
+    };
+    assert_eq!((flock.kind, flock.start, flock.len, flock.pid), (Write, 60, 40, 7));
+    assert_eq!(flock.owner, LockOwner::from_u64(1));
+    let mut waiter = bench.locks.submit(&b, lk(SetWait, Write, 0, 10, 1));
+    assert_eq!(poll(&mut waiter), -1);
+    let flush = Fop::Flush { file: File { gfid: GFID, fd: Some(FdId(1)) }, xdata: Dict::new() };
+    assert_eq!(now(&bench, &a, flush), 0);
+    assert_eq!(poll(&mut waiter), 0);
+    assert_eq!(bench.locks.counts(), LockCounts { granted: 2, waiting: 0 });
+    assert_eq!(now(&bench, &b, Fop::Release { file: File { gfid: GFID, fd: Some(FdId(1)) } }), 0);
+    assert_eq!(bench.locks.counts(), LockCounts::default());
+}
+
+#[test]
+fn two_who_upgrade_do_not_wait_for_each_other() {
+    let bench = bench();
+    let (a, b) = (who(1, 1), who(2, 1));
+    assert_eq!(now(&bench, &a, lk(Set, Read, 0, 1, 1)), 0);
+    assert_eq!(now(&bench, &b, lk(Set, Read, 0, 1, 1)), 0);
+    let mut first = bench.locks.submit(&a, lk(SetWait, Write, 0, 1, 1));
+    assert_eq!(poll(&mut first), -1);
+    assert_eq!(now(&bench, &b, lk(Set, Write, 0, 1, 1)), 0, "the first gave up its shared lock");
+    assert_eq!(now(&bench, &b, lk(Set, Unlock, 0, 0, 1)), 0);
+    assert_eq!(poll(&mut first), 0);
+}
+
+#[test]
+fn counts_are_answered_and_not_passed_on() {
+    let bench = bench();
+    let (a, b) = (who(1, 1), who(2, 1));
+    assert_eq!(now(&bench, &a, inodelk(Set, Write, 0, 1)), 0);
+    assert_eq!(now(&bench, &a, entrylk(Some("x"), TryLock)), 0);
+    assert_eq!(now(&bench, &a, lk(Set, Read, 0, 1, 1)), 0);
+    let mut waiter = bench.locks.submit(&b, inodelk(SetWait, Write, 0, 0));
+    assert_eq!(poll(&mut waiter), -1);
+    let entry = crate::fop::Entry { parent: GFID, name: "x".into() };
+    let xdata = Dict::new()
+        .with(key::INODELK_COUNT, Value::Int(0))
+        .with(key::ENTRYLK_COUNT, Value::Int(0))
+        .with(key::POSIXLK_COUNT, Value::Int(0))
+        .with(key::PARENT_ENTRYLK, Value::Int(0))
+        .with(key::MULTI_DOM, Value::Int(1))
+        .with("glusterfs.inodelk-dom-prefix:d", Value::Int(0))
+        .with("glusterfs.inodelk-dom-prefix:e", Value::Int(0))
+        .with("trusted.afr.x", Value::Int(0));
+    let lookup = Fop::Lookup { gfid: GFID, entry: Some(entry), xdata };
+    let reply = bench.locks.submit(&b, lookup).now_or_never().unwrap().unwrap();
+    let count = |key: &str| reply.xdata().int(key);
+    assert_eq!((count(key::INODELK_COUNT), count(key::ENTRYLK_COUNT)), (Some(2), Some(1)));
+    assert_eq!((count(key::POSIXLK_COUNT), count(key::PARENT_ENTRYLK)), (Some(1), Some(1)));
+    assert_eq!(count("glusterfs.inodelk-dom-prefix:d"), Some(2));
+    assert_eq!(count("glusterfs.inodelk-dom-prefix:e"), Some(0));
+    let below = bench.below.0.lock();
+    let passed = below.last().unwrap().xdata().unwrap();
+    assert_eq!((passed.len(), passed.contains("trusted.afr.x")), (1, true));
+}
+
+#[test]
+fn a_client_cannot_hold_locks_without_bound() {
+    let bench = bench();
+    for n in 0..MAX_LOCKS_PER_CLIENT {
+        let mut gfid = [0; 16];
+        gfid[8..].copy_from_slice(&(n as u64).to_be_bytes());
+        let fop = Fop::Inodelk {
+            gfid: Gfid(gfid),
+            domain: "d".into(),
+            cmd: Set,
+            flock: flock(Write, 0, 0),
+            xdata: Dict::new(),
+        };
+        assert_eq!(now(&bench, &who(1, 1), fop), 0);
+    }
+    assert_eq!(now(&bench, &who(1, 1), entrylk(None, Lock)), errno::ENOLCK);
+    assert_eq!(now(&bench, &who(1, 1), lk(Set, Read, 0, 1, 1)), errno::ENOLCK);
+    assert_eq!(now(&bench, &who(2, 1), entrylk(None, Lock)), 0);
+    assert_eq!(bench.locks.release_client(ClientId(1)), MAX_LOCKS_PER_CLIENT);
+    assert_eq!(bench.locks.counts(), LockCounts { granted: 1, waiting: 0 });
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Lock { who: u8, start: u64, len: u64, write: bool, wait: bool },
+    Unlock { who: u8, pick: usize },
+    Leave { pick: usize },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0u8..4, 0u64..8, 0u64..4, any::<bool>(), any::<bool>())
+            .prop_map(|(who, start, len, write, wait)| Step::Lock { who, start, len, write, wait }),
+        3 => (0u8..4, any::<usize>()).prop_map(|(who, pick)| Step::Unlock { who, pick }),
+        1 => any::<usize>().prop_map(|pick| Step::Leave { pick }),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+type Ask = (u8, u64, u64, bool);
+
+fn end(ask: &Ask) -> u64 {
+    if ask.2 == 0 { u64::MAX } else { ask.1 + ask.2 - 1 }
+}
+
+fn meet(a: &Ask, b: &Ask) -> bool {
+    a.1 <= end(b) && b.1 <= end(a) && (a.3 || b.3)
+}
+
+proptest! {
+    /// Whatever happens: no two owners hold what conflicts; who waits has a reason; nothing is left at the end.
+    #[test]
+    fn inodelks_keep_their_promise(steps in steps()) {
+        let bench = bench();
+        let contexts: Vec<Context> = (0..4).map(|n| who(1 + n / 2, 1 + n)).collect();
+        let mut held: Vec<Ask> = Vec::new();
+        let mut waiting: Vec<(Ask, FopFuture<'_>)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Lock { who, start, len, write, wait } => {
+                    let ask = (who, start, len, write);
+                    let cmd = if wait { SetWait } else { Set };
+                    let kind = if write { Write } else { Read };
+                    let mut future = bench.locks.submit(&contexts[usize::from(who)], inodelk(cmd, kind, start, len));
+                    let taken = held.iter().any(|h| h.0 != who && meet(h, &ask));
+                    let known = held.iter().any(|h| h.0 == who) || waiting.iter().any(|(w, _)| w.0 == who);
+                    let behind = !known && waiting.iter().any(|(w, _)| meet(w, &ask));
+                    let expected = match (taken || behind, wait) {
+                        (false, _) => 0,
+                        (true, true) => -1,
+                        (true, false) => errno::EAGAIN,
+                    };
+                    prop_assert_eq!(poll(&mut future), expected);
+                    match expected {
+                        0 => held.push(ask),
+                        -1 => waiting.push((ask, future)),
+                        _ => {}
+                    }
+                }
+                Step::Unlock { who, pick } => {
+                    let mine: Vec<usize> = (0..held.len()).filter(|at| held[*at].0 == who).collect();
+                    let Some(at) = (!mine.is_empty()).then(|| mine[pick % mine.len()]) else { continue };
+                    let (_, start, len, _) = held[at];
+                    // The newest of equal ranges goes.
+                    let at = held.iter().rposition(|h| h.0 == who && h.1 == start && h.2 == len).unwrap();
+                    held.remove(at);
+                    prop_assert_eq!(now(&bench, &contexts[usize::from(who)], inodelk(Set, Unlock, start, len)), 0);
+                }
+                Step::Leave { pick } => {
+                    if !waiting.is_empty() {
+                        let at = pick % waiting.len();
+                        drop(waiting.remove(at));
+                    }
+                }
+            }
+            let mut still = Vec::new();
+            for (ask, mut future) in waiting {
+                match poll(&mut future) {
+                    0 => held.push(ask),
+                    code => {
+                        prop_assert_eq!(code, -1);
+                        still.push((ask, future));
+                    }
+                }
+            }
+            waiting = still;
+            for (n, a) in held.iter().enumerate() {
+                prop_assert!(held[..n].iter().all(|b| a.0 == b.0 || !meet(a, b)), "{:?}", held);
+            }
+            for (n, (ask, _)) in waiting.iter().enumerate() {
+                let reason = held.iter().any(|h| h.0 != ask.0 && meet(h, ask))
+                    || waiting[..n].iter().any(|(w, _)| meet(w, ask));
+                prop_assert!(reason, "{:?} waits for nothing; held {:?}", ask, held);
+            }
+            let counts = bench.locks.counts();
+            prop_assert_eq!((counts.granted, counts.waiting), (held.len(), waiting.len()));
+        }
+        bench.locks.release_client(ClientId(1));
+        bench.locks.release_client(ClientId(2));
+        prop_assert_eq!(bench.locks.counts(), LockCounts::default());
+        for (_, mut future) in waiting {
+            prop_assert!(poll(&mut future) >= 0, "a waiter outlived its client");
+        }
+    }
+
+    /// Byte by byte, posix locks are what a table of bytes says.
+    #[test]
+    fn posix_locks_are_what_each_byte_says(
+        steps in proptest::collection::vec((0u8..3, 0u64..12, 0u64..6, 0u8..3), 1..60)
+    ) {
+        const BYTES: usize = 24;
+        let bench = bench();
+        let contexts: Vec<Context> = (0..3).map(|n| who(1, 1 + n)).collect();
+        let mut bytes: Vec<[u8; 3]> = vec![[0; 3]; BYTES];
+        for (who, start, len, kind) in steps {
+            let me = usize::from(who);
+            let range = start as usize..if len == 0 { BYTES } else { (start + len) as usize };
+            let blocked = kind > 0
+                && bytes[range.clone()].iter().any(|byte| {
+                    (0..3).any(|other| other != me && byte[other] > 0 && (kind == 2 || byte[other] == 2))
+                });
+            let lock = match kind {
+                0 => Unlock,
+                1 => Read,
+                _ => Write,
+            };
+            let outcome = now(&bench, &contexts[me], lk(Set, lock, start, len, 1));
+            prop_assert_eq!(outcome, if blocked { errno::EAGAIN } else { 0 });
+            if !blocked {
+                bytes[range].iter_mut().for_each(|byte| byte[me] = kind);
+            }
+            for (at, byte) in bytes.iter().enumerate() {
+                for (asks, context) in contexts.iter().enumerate() {
+                    let get = bench.locks.submit(context, lk(Get, Write, at as u64, 1, 1)).now_or_never();
+                    let Some(Ok(Reply::Lk { flock, .. })) = get else { panic!("no answer") };
+                    let taken = (0..3).any(|other| other != asks && byte[other] > 0);
+                    prop_assert_eq!(flock.kind != Unlock, taken, "byte {}", at);
+                }
+            }
+        }
+        // Merged: as many locks as the table has runs.
+        let runs: usize = (0..3)
+            .map(|me| {
+                (0..BYTES).filter(|at| bytes[*at][me] > 0 && (*at == 0 || bytes[at - 1][me] != bytes[*at][me])).count()
+            })
+            .sum();
+        prop_assert_eq!(bench.locks.counts().granted, runs);
+        bench.locks.release_client(ClientId(1));
+        prop_assert_eq!(bench.locks.counts(), LockCounts::default());
+    }
+}
