@@ -40,6 +40,11 @@ impl Dict {
         Dict { pairs: Vec::new() }
     }
 
+    /// From pairs whose keys are known to differ: for decoders, which have checked it.
+    pub fn from_unique_pairs(pairs: Vec<(Bytes, Value)>) -> Dict {
+        Dict { pairs }
+    }
+
     /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()

@@ -584,6 +584,196 @@ kinds! {
     Ipc = 47, Seek = 48, CopyFileRange = 56,
 }
 
+impl Fop {
+    /// Its side dict; RELEASE and RELEASEDIR have none.
+    pub fn xdata(&self) -> Option<&Dict> {
+        match self {
+            Fop::Lookup { xdata, .. }
+            | Fop::Stat { xdata, .. }
+            | Fop::Fstat { xdata, .. }
+            | Fop::Setattr { xdata, .. }
+            | Fop::Fsetattr { xdata, .. }
+            | Fop::Readlink { xdata, .. }
+            | Fop::Mknod { xdata, .. }
+            | Fop::Mkdir { xdata, .. }
+            | Fop::Symlink { xdata, .. }
+            | Fop::Link { xdata, .. }
+            | Fop::Unlink { xdata, .. }
+            | Fop::Rmdir { xdata, .. }
+            | Fop::Rename { xdata, .. }
+            | Fop::Create { xdata, .. }
+            | Fop::Open { xdata, .. }
+            | Fop::Opendir { xdata, .. }
+            | Fop::Read { xdata, .. }
+            | Fop::Write { xdata, .. }
+            | Fop::Truncate { xdata, .. }
+            | Fop::Ftruncate { xdata, .. }
+            | Fop::Flush { xdata, .. }
+            | Fop::Fsync { xdata, .. }
+            | Fop::Fsyncdir { xdata, .. }
+            | Fop::Statfs { xdata, .. }
+            | Fop::Access { xdata, .. }
+            | Fop::Setxattr { xdata, .. }
+            | Fop::Fsetxattr { xdata, .. }
+            | Fop::Getxattr { xdata, .. }
+            | Fop::Fgetxattr { xdata, .. }
+            | Fop::Removexattr { xdata, .. }
+            | Fop::Fremovexattr { xdata, .. }
+            | Fop::Xattrop { xdata, .. }
+            | Fop::Fxattrop { xdata, .. }
+            | Fop::Readdir { xdata, .. }
+            | Fop::Readdirp { xdata, .. }
+            | Fop::Lk { xdata, .. }
+            | Fop::Inodelk { xdata, .. }
+            | Fop::Finodelk { xdata, .. }
+            | Fop::Entrylk { xdata, .. }
+            | Fop::Fentrylk { xdata, .. }
+            | Fop::Rchecksum { xdata, .. }
+            | Fop::Fallocate { xdata, .. }
+            | Fop::Discard { xdata, .. }
+            | Fop::Zerofill { xdata, .. }
+            | Fop::Seek { xdata, .. }
+            | Fop::CopyFileRange { xdata, .. }
+            | Fop::Ipc { xdata, .. } => Some(xdata),
+            Fop::Release { .. } | Fop::Releasedir { .. } => None,
+        }
+    }
+
+    /// Its side dict, to add to; RELEASE and RELEASEDIR have none.
+    pub fn xdata_mut(&mut self) -> Option<&mut Dict> {
+        match self {
+            Fop::Lookup { xdata, .. }
+            | Fop::Stat { xdata, .. }
+            | Fop::Fstat { xdata, .. }
+            | Fop::Setattr { xdata, .. }
+            | Fop::Fsetattr { xdata, .. }
+            | Fop::Readlink { xdata, .. }
+            | Fop::Mknod { xdata, .. }
+            | Fop::Mkdir { xdata, .. }
+            | Fop::Symlink { xdata, .. }
+            | Fop::Link { xdata, .. }
+            | Fop::Unlink { xdata, .. }
+            | Fop::Rmdir { xdata, .. }
+            | Fop::Rename { xdata, .. }
+            | Fop::Create { xdata, .. }
+            | Fop::Open { xdata, .. }
+            | Fop::Opendir { xdata, .. }
+            | Fop::Read { xdata, .. }
+            | Fop::Write { xdata, .. }
+            | Fop::Truncate { xdata, .. }
+            | Fop::Ftruncate { xdata, .. }
+            | Fop::Flush { xdata, .. }
+            | Fop::Fsync { xdata, .. }
+            | Fop::Fsyncdir { xdata, .. }
+            | Fop::Statfs { xdata, .. }
+            | Fop::Access { xdata, .. }
+            | Fop::Setxattr { xdata, .. }
+            | Fop::Fsetxattr { xdata, .. }
+            | Fop::Getxattr { xdata, .. }
+            | Fop::Fgetxattr { xdata, .. }
+            | Fop::Removexattr { xdata, .. }
+            | Fop::Fremovexattr { xdata, .. }
+            | Fop::Xattrop { xdata, .. }
+            | Fop::Fxattrop { xdata, .. }
+            | Fop::Readdir { xdata, .. }
+            | Fop::Readdirp { xdata, .. }
+            | Fop::Lk { xdata, .. }
+            | Fop::Inodelk { xdata, .. }
+            | Fop::Finodelk { xdata, .. }
+            | Fop::Entrylk { xdata, .. }
+            | Fop::Fentrylk { xdata, .. }
+            | Fop::Rchecksum { xdata, .. }
+            | Fop::Fallocate { xdata, .. }
+            | Fop::Discard { xdata, .. }
+            | Fop::Zerofill { xdata, .. }
+            | Fop::Seek { xdata, .. }
+            | Fop::CopyFileRange { xdata, .. }
+            | Fop::Ipc { xdata, .. } => Some(xdata),
+            Fop::Release { .. } | Fop::Releasedir { .. } => None,
+        }
+    }
+
+    /// The files it works on: none, one, or COPY_FILE_RANGE's two.
+    pub fn files(&self) -> [Option<File>; 2] {
+        match self {
+            Fop::Fstat { file, .. }
+            | Fop::Fsetattr { file, .. }
+            | Fop::Release { file, .. }
+            | Fop::Releasedir { file, .. }
+            | Fop::Read { file, .. }
+            | Fop::Write { file, .. }
+            | Fop::Ftruncate { file, .. }
+            | Fop::Flush { file, .. }
+            | Fop::Fsync { file, .. }
+            | Fop::Fsyncdir { file, .. }
+            | Fop::Fsetxattr { file, .. }
+            | Fop::Fgetxattr { file, .. }
+            | Fop::Fremovexattr { file, .. }
+            | Fop::Fxattrop { file, .. }
+            | Fop::Readdir { file, .. }
+            | Fop::Readdirp { file, .. }
+            | Fop::Lk { file, .. }
+            | Fop::Finodelk { file, .. }
+            | Fop::Fentrylk { file, .. }
+            | Fop::Rchecksum { file, .. }
+            | Fop::Fallocate { file, .. }
+            | Fop::Discard { file, .. }
+            | Fop::Zerofill { file, .. }
+            | Fop::Seek { file, .. } => [Some(*file), None],
+            Fop::CopyFileRange { from, to, .. } => [Some(*from), Some(*to)],
+            _ => [None, None],
+        }
+    }
+
+    /// The files it works on, to give them other descriptors (protocol translators do).
+    pub fn files_mut(&mut self) -> [Option<&mut File>; 2] {
+        match self {
+            Fop::Fstat { file, .. }
+            | Fop::Fsetattr { file, .. }
+            | Fop::Release { file, .. }
+            | Fop::Releasedir { file, .. }
+            | Fop::Read { file, .. }
+            | Fop::Write { file, .. }
+            | Fop::Ftruncate { file, .. }
+            | Fop::Flush { file, .. }
+            | Fop::Fsync { file, .. }
+            | Fop::Fsyncdir { file, .. }
+            | Fop::Fsetxattr { file, .. }
+            | Fop::Fgetxattr { file, .. }
+            | Fop::Fremovexattr { file, .. }
+            | Fop::Fxattrop { file, .. }
+            | Fop::Readdir { file, .. }
+            | Fop::Readdirp { file, .. }
+            | Fop::Lk { file, .. }
+            | Fop::Finodelk { file, .. }
+            | Fop::Fentrylk { file, .. }
+            | Fop::Rchecksum { file, .. }
+            | Fop::Fallocate { file, .. }
+            | Fop::Discard { file, .. }
+            | Fop::Zerofill { file, .. }
+            | Fop::Seek { file, .. } => [Some(file), None],
+            Fop::CopyFileRange { from, to, .. } => [Some(from), Some(to)],
+            _ => [None, None],
+        }
+    }
+
+    /// The id under which CREATE, OPEN and OPENDIR open.
+    pub fn opens(&self) -> Option<FdId> {
+        match self {
+            Fop::Create { fd, .. } | Fop::Open { fd, .. } | Fop::Opendir { fd, .. } => Some(*fd),
+            _ => None,
+        }
+    }
+
+    /// The id under which CREATE, OPEN and OPENDIR open, to choose another.
+    pub fn opens_mut(&mut self) -> Option<&mut FdId> {
+        match self {
+            Fop::Create { fd, .. } | Fop::Open { fd, .. } | Fop::Opendir { fd, .. } => Some(fd),
+            _ => None,
+        }
+    }
+}
+
 impl Reply {
     /// A bare success.
     pub fn done() -> Reply {

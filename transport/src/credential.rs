@@ -169,12 +169,8 @@ impl Caller {
 
     fn read(body: &Bytes, v3: bool) -> Result<Caller, DecodeError> {
         let mut reader = Reader::new(body.clone());
-        let mut caller = Caller {
-            pid: reader.i32("pid")?,
-            uid: reader.u32("uid")?,
-            gid: reader.u32("gid")?,
-            ..Caller::default()
-        };
+        let mut caller =
+            Caller { pid: reader.i32("pid")?, uid: reader.u32("uid")?, gid: reader.u32("gid")?, ..Caller::default() };
         if v3 {
             caller.flags = reader.u32("credential flags")?;
             let nanos = reader.u32("birth nanoseconds")?.min(999_999_999);

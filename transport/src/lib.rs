@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod credential;
+pub mod dict;
 pub mod program;
 pub mod record;
 pub mod rpc;

@@ -1,1 +1,3 @@
 //! The GlusterFS programs, both sides of each.
+
+pub mod fop4;
