@@ -70,6 +70,8 @@ pub enum Request {
     },
     /// This node's UUID.
     UuidGet,
+    /// This node's working directory (`/var/lib/glusterd`), as [`Answer::Text`].
+    GetWorkingDirectory,
 }
 
 /// `HOST:PATH` as the operator wrote it.

@@ -1,0 +1,304 @@
+//! The promise: `gluster` prints what GlusterFS 10.3 prints, byte for byte, and exits as it does.
+//!
+//! `tests/golden/commands-10.3.txt` is what Debian's gluster printed for the commands below, in their order, ids, ports
+//! and process numbers masked. To make it anew:
+//! `LADRILLO_TEST_SERVERS=stock CAPTURE=1 cargo test -p ladrillo-tests --test command_line`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use ladrillo_tests::{Cluster, wait_until};
+
+/// Commands by the machine they run on. `WAIT` waits until both peers are connected.
+const COMMANDS: &[(usize, &str)] = &[
+    (1, "gluster --version | head -n 1"),
+    (1, "gluster --print-logdir"),
+    (1, "gluster --print-statedumpdir"),
+    (1, "gluster --help"),
+    (1, "gluster help"),
+    (1, "gluster peer help"),
+    (1, "gluster volume help"),
+    (1, "gluster snapshot help"),
+    (1, "gluster global help"),
+    (1, "gluster volume quota help"),
+    (1, "gluster volume bitrot help"),
+    (1, "gluster nonsense"),
+    (1, "gluster vol"),
+    (1, "gluster volume nonsense"),
+    (1, "gluster volume st"),
+    (1, "gluster --nonsense volume info"),
+    (1, "gluster --mode=nonsense volume info"),
+    (1, "gluster --timeout=0 volume info"),
+    (1, "gluster --log-level=nonsense volume info"),
+    (1, "gluster --glusterd-sock=/nowhere volume info"),
+    (1, "gluster peer status"),
+    (1, "gluster --xml peer status"),
+    (1, "gluster pool list"),
+    (1, "gluster --xml pool list"),
+    (1, "gluster volume info"),
+    (1, "gluster --xml volume info"),
+    (1, "gluster volume list"),
+    (1, "gluster --xml volume list"),
+    (1, "gluster volume status"),
+    (1, "gluster --xml volume status"),
+    (1, "gluster peer probe"),
+    (1, "gluster peer probe a b"),
+    (1, "gluster peer probe bad_name!"),
+    (1, "gluster peer probe debian1"),
+    (1, "gluster --xml peer probe localhost"),
+    (1, "gluster peer probe debian2"),
+    (1, "gluster --xml peer probe debian3"),
+    (1, "WAIT"),
+    (1, "gluster peer probe debian2"),
+    (1, "gluster --xml peer probe debian2"),
+    (1, "gluster peer status"),
+    (3, "gluster --xml peer status"),
+    (1, "gluster pool list"),
+    (1, "gluster --xml pool list"),
+    (1, "gluster system:: uuid get"),
+    (1, "gluster --xml system:: uuid get"),
+    (1, "gluster system:: getwd"),
+    (1, "gluster system:: help"),
+    (1, "gluster volume create"),
+    (1, "gluster volume create gv0"),
+    (1, "gluster volume create gv0 debian1"),
+    (1, "gluster volume create gv0 replica"),
+    (1, "gluster volume create gv0 replica 1 debian1:/mnt/brick1/gv0"),
+    (1, "gluster volume create gv0 replica 3 debian1:/mnt/brick1/gv0 debian2:/mnt/brick1/gv0 debian2:/mnt/brick1/gv0"),
+    (1, "gluster volume create gv0 replica 3 debian1:relative debian2:/mnt/brick1/gv0 debian3:/mnt/brick1/gv0"),
+    (
+        1,
+        "gluster volume create gv0 replica 3 localhost:/mnt/brick1/gv0 debian2:/mnt/brick1/gv0 debian3:/mnt/brick1/gv0",
+    ),
+    (1, "gluster volume create gv0 replica 3 unknown:/mnt/brick1/gv0 debian2:/mnt/brick1/gv0 debian3:/mnt/brick1/gv0"),
+    (1, "gluster volume create all replica 3 debian1:/mnt/brick1/gv0 debian2:/mnt/brick1/gv0 debian3:/mnt/brick1/gv0"),
+    (1, "gluster volume create g.v replica 3 debian1:/mnt/brick1/gv0 debian2:/mnt/brick1/gv0 debian3:/mnt/brick1/gv0"),
+    (1, "gluster volume create gv0 replica 2 debian1:/mnt/brick1/gv0 debian2:/mnt/brick1/gv0 </dev/null"),
+    (1, "echo n | gluster volume create gv0 replica 2 debian1:/mnt/brick1/gv0 debian2:/mnt/brick1/gv0"),
+    (1, "gluster volume create gv0 replica 3 debian1:/mnt/brick1/gv0 debian2:/mnt/brick1/gv0 debian3:/mnt/brick1/gv0"),
+    (1, "gluster volume create gv0 replica 3 debian1:/mnt/brick1/a debian2:/mnt/brick1/a debian3:/mnt/brick1/a"),
+    (1, "gluster --xml volume create gv0 replica 3 debian1:/mnt/brick1/a debian2:/mnt/brick1/a debian3:/mnt/brick1/a"),
+    (1, "gluster volume info"),
+    (1, "gluster volume info gv0"),
+    (1, "gluster volume info nothere"),
+    (1, "gluster --xml volume info nothere"),
+    (1, "gluster --xml volume info gv0"),
+    (1, "gluster --xml volume info"),
+    (1, "gluster volume info a b"),
+    (1, "gluster volume create gv1 replica 3 debian1:/mnt/brick1/gv1 debian2:/mnt/brick1/gv1 debian3:/mnt/brick1/gv1"),
+    (1, "gluster volume list"),
+    (1, "gluster --xml volume list"),
+    (1, "gluster volume info"),
+    (1, "gluster --xml volume info"),
+    (1, "gluster volume info all"),
+    (1, "gluster --mode=script volume delete gv1"),
+    (1, "gluster volume status gv0"),
+    (1, "gluster --xml volume status gv0"),
+    (1, "gluster volume status"),
+    (1, "gluster volume heal gv0"),
+    (1, "gluster --mode=script volume stop gv0"),
+    (1, "gluster volume start nothere"),
+    (1, "gluster --xml volume start nothere"),
+    (1, "gluster volume start gv0 nonsense"),
+    (1, "gluster volume start gv0"),
+    (1, "gluster volume start gv0"),
+    (1, "gluster --xml volume start gv0"),
+    (1, "gluster --xml volume start gv0 force"),
+    (1, "ONLINE"),
+    (1, "gluster volume status gv0"),
+    (1, "gluster --xml volume status gv0"),
+    (1, "gluster --xml volume status"),
+    (1, "gluster volume status nothere"),
+    (1, "gluster --xml volume status nothere"),
+    (1, "gluster volume status gv0 nonsense"),
+    (1, "gluster volume status all nonsense"),
+    (1, "gluster v i gv0"),
+    (1, "gluster vol inf gv0"),
+    (1, "gluster volume get gv0 cluster.quorum-type"),
+    (1, "gluster volume get nothere all"),
+    (1, "gluster --xml volume get gv0 cluster.quorum-type"),
+    (1, "gluster volume set"),
+    (1, "gluster volume set gv0 cluster.quorum-type"),
+    (1, "gluster volume set gv0 cluster.self-heal-daemon maybe"),
+    (1, "gluster volume set gv0 network.ping-timeout 20"),
+    (1, "gluster --xml volume set gv0 performance.cache-size 64MB"),
+    (1, "gluster volume set gv0 cluster.eager-lock on user.note hello"),
+    (1, "gluster volume set nothere network.ping-timeout 20"),
+    (1, "gluster volume get gv0 network.ping-timeout"),
+    (1, "gluster volume info gv0"),
+    (1, "gluster volume reset gv0 network.ping-timeout"),
+    (1, "gluster volume reset gv0"),
+    (1, "gluster volume reset nothere"),
+    (1, "gluster volume info gv0"),
+    (1, "gluster volume heal gv0"),
+    (1, "gluster volume heal gv0 full"),
+    (1, "gluster volume heal nothere"),
+    (1, "gluster volume heal gv0 nonsense"),
+    (1, "gluster volume heal"),
+    (1, "gluster volume heal gv0 info"),
+    (1, "gluster volume heal gv0 info summary"),
+    (1, "gluster volume heal gv0 info split-brain"),
+    (1, "gluster --xml volume heal gv0 info"),
+    (1, "gluster volume stop gv0 </dev/null"),
+    (1, "echo n | gluster volume stop gv0"),
+    (1, "echo maybe | gluster volume stop gv0"),
+    (1, "gluster --mode=script volume stop nothere"),
+    (1, "gluster --mode=script volume delete gv0"),
+    (1, "gluster --mode=script peer detach debian2"),
+    (1, "gluster --mode=script peer detach nothere"),
+    (1, "echo y | gluster volume stop gv0"),
+    (1, "gluster --mode=script volume stop gv0"),
+    (1, "gluster --mode=script --xml volume stop gv0"),
+    (1, "gluster volume info gv0"),
+    (1, "gluster volume status gv0"),
+    (1, "gluster --mode=script volume start gv0"),
+    (1, "gluster --mode=script --xml volume stop gv0"),
+    (1, "echo y | gluster volume delete gv0"),
+    (1, "gluster --mode=script volume delete gv0"),
+    (1, "gluster --mode=script --xml volume delete gv0"),
+    (1, "gluster volume create gv0 replica 3 debian1:/mnt/brick1/gv0 debian2:/mnt/brick1/gv0 debian3:/mnt/brick1/gv0"),
+    (1, "printf 'volume list\\npeer nonsense\\npool list\\n' | gluster"),
+    (1, "echo n | gluster peer detach debian3"),
+    (1, "gluster --mode=script peer detach debian3"),
+    (1, "gluster --mode=script --xml peer detach debian2"),
+    (1, "gluster pool list"),
+];
+
+/// Ids, ports, process numbers: equal ones get equal masks, in order of appearance.
+#[derive(Default)]
+struct Masks {
+    uuids: HashMap<String, usize>,
+}
+
+fn is_uuid(word: &str) -> bool {
+    word.len() == 36
+        && word.bytes().enumerate().all(|(i, b)| match i {
+            8 | 13 | 18 | 23 => b == b'-',
+            _ => b.is_ascii_hexdigit() && !b.is_ascii_uppercase(),
+        })
+}
+
+impl Masks {
+    fn apply(&mut self, text: &str) -> String {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            if rest.is_char_boundary(36) && rest.len() >= 36 && is_uuid(&rest[..36]) {
+                let next = self.uuids.len() + 1;
+                let number = *self.uuids.entry(rest[..36].to_owned()).or_insert(next);
+                if rest.starts_with("00000000-0000-0000-0000-000000000000") {
+                    out += &rest[..36];
+                } else {
+                    out += &format!("UUID-{number:031}");
+                }
+                rest = &rest[36..];
+            } else {
+                out.push(c);
+                rest = &rest[c.len_utf8()..];
+            }
+        }
+        out.lines().map(mask_numbers).collect::<Vec<_>>().join("\n") + if text.ends_with('\n') { "\n" } else { "" }
+    }
+}
+
+/// Ports and process numbers in `volume status`, text and XML.
+fn mask_numbers(line: &str) -> String {
+    for tag in ["port", "tcp", "pid"] {
+        let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+        if let Some((before, rest)) = line.split_once(&open)
+            && let Some((value, after)) = rest.split_once(&close)
+            && value.parse::<u32>().is_ok_and(|v| v > 0)
+        {
+            return format!("{before}{open}NUMBER{close}{after}");
+        }
+    }
+    let words: Vec<&str> = line.split_whitespace().collect();
+    // Two rows of figures: "... 49152 0 Y 1234" of a brick and "... N/A N/A Y 1234" of a service.
+    if let [.., port, _, "Y", pid] = words.as_slice() {
+        let mut masked = line.to_owned();
+        for value in [pid, port] {
+            if value.parse::<u32>().is_ok_and(|v| v > 0) {
+                let width = if value == port { value.len() } else { 0 };
+                masked = masked.replacen(&format!(" {value}"), &format!(" {}", "#".repeat(width.max(1))), 1);
+            }
+        }
+        return masked.trim_end().to_owned();
+    }
+    line.to_owned()
+}
+
+fn run() -> String {
+    let cluster = Cluster::builder(3).build();
+    for node in cluster.servers() {
+        node.start_glusterd();
+    }
+    let mut masks = Masks::default();
+    let mut transcript = String::new();
+    for (on, command) in COMMANDS {
+        let node = cluster.node(*on);
+        match *command {
+            "WAIT" => {
+                let joined = wait_until(Duration::from_secs(30), || {
+                    cluster
+                        .servers()
+                        .iter()
+                        .all(|n| n.gluster("peer status").stdout.matches("Peer in Cluster (Connected)").count() == 2)
+                });
+                assert!(joined, "{}", node.gluster("peer status"));
+                continue;
+            }
+            "ONLINE" => {
+                let all = wait_until(Duration::from_secs(30), || {
+                    cluster.servers().iter().all(|n| n.gluster("volume status gv0").stdout.matches(" Y ").count() == 6)
+                });
+                assert!(all, "{}", node.gluster("volume status gv0"));
+                continue;
+            }
+            _ => {}
+        }
+        let done = node.sh(command);
+        transcript += &format!("debian{on}$ {command}\n");
+        transcript += &masks.apply(&done.stdout);
+        if !done.stderr.is_empty() {
+            transcript += &format!("[stderr]\n{}", masks.apply(&done.stderr));
+        }
+        transcript += &format!("[exit status {}]\n\n", done.code);
+    }
+    transcript
+}
+
+/// The steps of a transcript: command and what it printed.
+fn steps(transcript: &str) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for line in transcript.lines() {
+        if line.starts_with("debian") && line.contains("$ gluster") || line.starts_with("debian1$ ") {
+            found.push((line.to_owned(), String::new()));
+        } else if let Some((_, text)) = found.last_mut() {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    found
+}
+
+#[test]
+fn commands_print_what_glusterfs_prints() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/commands-10.3.txt");
+    let got = run();
+    if std::env::var("CAPTURE").is_ok() {
+        fs::write(&golden, got).unwrap();
+        return;
+    }
+    let wanted = fs::read_to_string(&golden).unwrap();
+    let (wanted, got) = (steps(&wanted), steps(&got));
+    assert_eq!(wanted.len(), got.len(), "the list of commands changed: capture it anew");
+    let mut different = Vec::new();
+    for ((command, wanted), (_, got)) in wanted.iter().zip(&got) {
+        if wanted != got {
+            different.push(format!("{command}\n<<< GlusterFS 10.3\n{wanted}>>> ours\n{got}"));
+        }
+    }
+    assert!(different.is_empty(), "{} of {} differ:\n{}", different.len(), wanted.len(), different.join("\n"));
+}
