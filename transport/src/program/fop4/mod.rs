@@ -17,6 +17,7 @@ use ladrillo_translator::{FdId, Fop, FopKind, FopResult, Gfid};
 pub use numbers::{open_flags_from_wire, open_flags_to_wire};
 pub use reply::write_reply;
 pub use request::write_request;
+pub(crate) use request::{read_flock, write_flock};
 
 use crate::Message;
 use crate::xdr::{DecodeError, EncodeError, Reader, Writer};
