@@ -7,6 +7,7 @@
 
 pub mod credential;
 pub mod dict;
+pub mod memory;
 pub mod program;
 pub mod record;
 pub mod rpc;
