@@ -12,6 +12,7 @@ pub mod fop;
 pub mod gfid;
 pub mod iatt;
 pub mod locks;
+pub mod memory;
 pub mod option;
 pub mod payload;
 pub mod translator;
