@@ -1,1 +1,288 @@
-//! `cluster/replicate`: every file on every child.
+//! `cluster/replicate`: every file on every child (GlusterFS's AFR: its locks, its marks, its order).
+//!
+//! A change locks the inode or name on all children, marks it dirty where it may end half done, is sent to all at once,
+//! and is answered when every child that is up has answered and a quorum has it. Children that missed it are accused
+//! in `trusted.afr.*` on the others *before* the answer, so that no later reader or healer takes them for good. Reads
+//! go to one copy that nobody accuses. The format is GlusterFS 10.3's, so that stock clients, bricks and heal daemons
+//! share a volume with this code; docs/replication.md says what differs and why.
+
+mod changelog;
+mod children;
+mod fd;
+mod fops;
+mod inode;
+mod locks;
+mod lookup;
+mod mask;
+mod quorum;
+mod read;
+mod readdir;
+mod refresh;
+mod settings;
+mod transaction;
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use ladrillo_translator::error::errno::{ECANCELED, EIO, ENOTCONN};
+use ladrillo_translator::fop::FopKind;
+use ladrillo_translator::option::{OptionError, Options};
+use ladrillo_translator::{
+    Context, FdId, Fop, FopError, FopFuture, FopResult, LocalFuture, LockOwner, Parent, Runtime, Translator,
+};
+use parking_lot::Mutex;
+
+pub(crate) use changelog::{Changelog, Keys, Marks, Segment};
+pub(crate) use mask::Mask;
+pub use settings::{HealAlgorithm, OPTIONS, Settings};
+
+use children::ChildStates;
+use fd::OpenFile;
+use inode::InodeTable;
+pub(crate) use inode::Inode;
+pub(crate) use refresh::Copy as SeenCopy;
+
+/// Bugs the simulator plants to prove that it would catch them. Settable in code only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Children that missed an operation are not accused, and dirty marks are cleared all the same.
+    SkipPostOp,
+    /// Heals copy from an accused copy to a good one.
+    HealFromWrongSource,
+    /// An operation counts as done when one copy has it.
+    AckAtOneCopy,
+}
+
+type ParentSlot = Option<(Weak<dyn Parent>, usize)>;
+type Listener = Box<dyn Fn(usize, bool) + Send + Sync>;
+
+/// The translator.
+pub struct Replicate {
+    name: String,
+    pub(crate) children: Vec<Arc<dyn Translator>>,
+    pub(crate) settings: Settings,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    this: Weak<Replicate>,
+    parent: Mutex<ParentSlot>,
+    states: Mutex<ChildStates>,
+    listeners: Mutex<Vec<Listener>>,
+    inodes: InodeTable,
+    files: Mutex<HashMap<FdId, Arc<OpenFile>>>,
+    sabotage: Mutex<Option<Sabotage>>,
+    /// Whether some brick's index held entries when last heard.
+    backlog: AtomicBool,
+    local_child: Mutex<Option<usize>>,
+}
+
+/// The answer of one child, beside its number.
+pub(crate) type ChildReply = (usize, FopResult);
+
+impl Replicate {
+    /// A replica set of `children`, named `name` in the volfile (also the domain of its locks). The caller makes it the
+    /// parent of its children: [`Translator::set_parent`] of each with this and its index.
+    ///
+    /// # Errors
+    /// An option's value is bad, there are too few or too many children, or the volfile asks for an arbiter.
+    pub fn new(
+        name: &str,
+        children: Vec<Arc<dyn Translator>>,
+        options: &Options,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Arc<Replicate>, OptionError> {
+        let settings = {
+            let names: Vec<&str> = children.iter().map(|child| child.name()).collect();
+            Settings::read(options, &names)?
+        };
+        // The top bit stays clear: the number travels as a signed one in some peers' logs.
+        let first_owner = runtime.random() >> 1;
+        Ok(Arc::new_cyclic(|this| Replicate {
+            name: name.to_owned(),
+            children,
+            settings,
+            runtime,
+            this: this.clone(),
+            parent: Mutex::new(None),
+            states: Mutex::default(),
+            listeners: Mutex::default(),
+            inodes: InodeTable::new(first_owner),
+            files: Mutex::default(),
+            sabotage: Mutex::new(None),
+            backlog: AtomicBool::new(false),
+            local_child: Mutex::new(None),
+        }))
+    }
+
+    /// Plants a bug, for the simulator.
+    pub fn sabotage(&self, bug: Sabotage) {
+        *self.sabotage.lock() = Some(bug);
+    }
+
+    pub(crate) fn is_sabotaged(&self, bug: Sabotage) -> bool {
+        *self.sabotage.lock() == Some(bug)
+    }
+
+    /// The children, in volfile order.
+    pub fn children(&self) -> &[Arc<dyn Translator>] {
+        &self.children
+    }
+
+    /// Whether child number `child` is up.
+    pub fn is_up(&self, child: usize) -> bool {
+        self.view().up.has(child)
+    }
+
+    /// Domain of this set's locks.
+    pub(crate) fn domain(&self) -> Bytes {
+        Bytes::copy_from_slice(self.name.as_bytes())
+    }
+
+    pub(crate) fn up(&self) -> Mask {
+        self.view().up
+    }
+
+    pub(crate) fn everyone(&self) -> Mask {
+        self.settings.everyone()
+    }
+
+    pub(crate) fn has_quorum(&self, have: Mask) -> bool {
+        if self.is_sabotaged(Sabotage::AckAtOneCopy) {
+            return !have.is_empty();
+        }
+        self.settings.quorum.met(have)
+    }
+
+    /// # Errors
+    /// ENOTCONN: too few children are up (what GlusterFS answers when client quorum is not met).
+    fn need_quorum(&self) -> FopResult<Mask> {
+        let up = self.up();
+        if self.has_quorum(up) { Ok(up) } else { Err(self.no_quorum()) }
+    }
+
+    fn no_quorum(&self) -> FopError {
+        FopError::new(ENOTCONN, format!("{}: quorum is not met", self.name))
+    }
+
+    /// Who this translator is when it works for itself (locks, marks); `owner` of its locks.
+    pub(crate) fn root_context(&self, owner: u64) -> Context {
+        Context { birth: self.runtime.wall_clock(), ..Context::root().with_lock_owner(LockOwner::from_u64(owner)) }
+    }
+
+    /// Sends to each of `to` what `make` says, all at once; waits for all.
+    pub(crate) async fn send(&self, to: Mask, context: &Context, make: impl Fn(usize) -> Fop) -> Vec<ChildReply> {
+        join_all(to.iter().filter_map(|child| {
+            let target = self.children.get(child)?;
+            let fop = make(child);
+            Some(async move { (child, target.submit(context, fop).await) })
+        }))
+        .await
+    }
+
+    /// [`Replicate::send`] of `fop`, with files not open on a child made anonymous for it.
+    async fn send_all(&self, to: Mask, context: &Context, fop: &Fop) -> Vec<ChildReply> {
+        self.send(to, context, |child| self.for_child(fop, child)).await
+    }
+
+    /// Runs `work` to its end whatever happens to the caller; the answer is what `work` sends.
+    fn detached<'a, F>(&'a self, work: F) -> FopFuture<'a>
+    where
+        F: FnOnce(Arc<Replicate>, Answer) -> LocalFuture<'static, ()>,
+    {
+        let (sender, receiver) = futures::channel::oneshot::channel();
+        let Some(this) = self.this.upgrade() else {
+            return Box::pin(async { Err(FopError::new(ENOTCONN, "the graph is going away")) });
+        };
+        self.runtime.spawn(work(this, Answer(Some(sender))));
+        Box::pin(async move {
+            receiver.await.unwrap_or_else(|_| Err(FopError::new(ECANCELED, "the operation was abandoned")))
+        })
+    }
+}
+
+/// Where a transaction's outcome goes, once.
+struct Answer(Option<futures::channel::oneshot::Sender<FopResult>>);
+
+impl Answer {
+    /// Answers; later answers are dropped. False: nobody waits for it any more.
+    fn give(&mut self, outcome: FopResult) -> bool {
+        match self.0.take() {
+            Some(sender) => sender.send(outcome).is_ok(),
+            None => false,
+        }
+    }
+
+    /// Whether the caller has gone before it was answered.
+    fn is_abandoned(&self) -> bool {
+        self.0.as_ref().is_some_and(|sender| sender.is_canceled())
+    }
+}
+
+impl Translator for Replicate {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn submit<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
+        match fop.kind() {
+            FopKind::Lookup => Box::pin(self.lookup(context, fop)),
+            FopKind::Stat
+            | FopKind::Fstat
+            | FopKind::Readlink
+            | FopKind::Read
+            | FopKind::Access
+            | FopKind::Getxattr
+            | FopKind::Fgetxattr
+            | FopKind::Rchecksum
+            | FopKind::Seek => Box::pin(self.read(context, fop)),
+            FopKind::Readdir | FopKind::Readdirp => Box::pin(self.readdir(context, fop)),
+            FopKind::Open | FopKind::Opendir => Box::pin(self.open(context, fop)),
+            FopKind::Release | FopKind::Releasedir => Box::pin(self.release(context, fop)),
+            FopKind::Flush => Box::pin(self.flush(context, fop)),
+            FopKind::Fsyncdir => Box::pin(self.fsyncdir(context, fop)),
+            FopKind::Statfs => Box::pin(self.statfs(context, fop)),
+            FopKind::Ipc => Box::pin(self.ipc(context, fop)),
+            FopKind::Write
+            | FopKind::Truncate
+            | FopKind::Ftruncate
+            | FopKind::Fallocate
+            | FopKind::Discard
+            | FopKind::Zerofill
+            | FopKind::CopyFileRange
+            | FopKind::Fsync => self.data_transaction(context, fop),
+            FopKind::Setattr
+            | FopKind::Fsetattr
+            | FopKind::Setxattr
+            | FopKind::Fsetxattr
+            | FopKind::Removexattr
+            | FopKind::Fremovexattr
+            | FopKind::Xattrop
+            | FopKind::Fxattrop => self.metadata_transaction(context, fop),
+            FopKind::Create
+            | FopKind::Mknod
+            | FopKind::Mkdir
+            | FopKind::Symlink
+            | FopKind::Link
+            | FopKind::Unlink
+            | FopKind::Rmdir
+            | FopKind::Rename => self.entry_transaction(context, fop),
+            FopKind::Lk | FopKind::Inodelk | FopKind::Finodelk | FopKind::Entrylk | FopKind::Fentrylk => {
+                self.lock(context, fop)
+            }
+        }
+    }
+
+    fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
+        *self.parent.lock() = Some((parent, child_index));
+    }
+
+    fn stop(&self) {
+        self.release_all_sessions();
+    }
+}
+
+/// An answer that makes no sense for its request.
+fn strange_reply(what: &str) -> FopError {
+    FopError::new(EIO, format!("a brick's answer to {what} is of another kind"))
+}

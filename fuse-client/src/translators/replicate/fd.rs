@@ -1,0 +1,143 @@
+//! Open files and directories: on which children each is open, and which child a listing comes from.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use ladrillo_translator::fop::{File, Name};
+use ladrillo_translator::{FdId, Fop, Gfid};
+use parking_lot::Mutex;
+
+use super::Replicate;
+use super::mask::{MAX_CHILDREN, Mask};
+
+/// Open flags that must not be repeated on a reopen.
+const ONCE_ONLY: u32 = (libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC) as u32;
+
+/// An open file or directory.
+pub(crate) struct OpenFile {
+    pub gfid: Gfid,
+    pub flags: u32,
+    pub is_dir: bool,
+    opened: Mutex<Opened>,
+    pub listing: Mutex<Listing>,
+}
+
+#[derive(Default)]
+struct Opened {
+    on: Mask,
+    /// At which loss count an open was last tried on each child, plus one.
+    tried: [u64; MAX_CHILDREN],
+}
+
+/// A directory listing under way.
+#[derive(Default)]
+pub(crate) struct Listing {
+    /// Child it comes from.
+    pub child: Option<usize>,
+    /// Offset after each entry, and its name, as handed out by `child`; dropped when it grows too long.
+    pub seen: Vec<(u64, Name)>,
+    /// Names handed out by a child that was lost: not to be handed out again.
+    pub skip: HashSet<Name>,
+    /// Too long to be continued on another child.
+    pub too_long: bool,
+}
+
+impl OpenFile {
+    pub fn new(gfid: Gfid, flags: u32, is_dir: bool, on: Mask) -> OpenFile {
+        let opened = Mutex::new(Opened { on, tried: [0; MAX_CHILDREN] });
+        OpenFile { gfid, flags, is_dir, opened, listing: Mutex::default() }
+    }
+
+    /// Children it is open on.
+    pub fn on(&self) -> Mask {
+        self.opened.lock().on
+    }
+}
+
+impl Replicate {
+    pub(super) fn open_file(&self, fd: FdId) -> Option<Arc<OpenFile>> {
+        self.files.lock().get(&fd).cloned()
+    }
+
+    /// Remembers that `fd` is open on `on`.
+    pub(super) fn note_open(&self, fd: FdId, gfid: Gfid, flags: u32, is_dir: bool, on: Mask) {
+        self.files.lock().insert(fd, Arc::new(OpenFile::new(gfid, flags, is_dir, on)));
+    }
+
+    /// Opens `file` on those of `among` where it is not open yet (children that were down when it was opened). One try
+    /// per connection of a child; where it fails the child is used through an anonymous fd.
+    pub(super) async fn reopen(&self, file: &File, among: Mask) {
+        let Some(fd) = file.fd else { return };
+        let Some(open) = self.open_file(fd) else { return };
+        let view = self.view();
+        let missing: Mask = {
+            let mut opened = open.opened.lock();
+            let missing: Mask = (among - opened.on)
+                .iter()
+                .filter(|child| opened.tried[*child] != view.losses[*child] + 1)
+                .collect();
+            for child in missing.iter() {
+                opened.tried[child] = view.losses[child] + 1;
+            }
+            missing
+        };
+        if missing.is_empty() {
+            return;
+        }
+        let fop = if open.is_dir {
+            Fop::Opendir { gfid: open.gfid, fd, xdata: Default::default() }
+        } else {
+            Fop::Open { gfid: open.gfid, flags: open.flags & !ONCE_ONLY, fd, xdata: Default::default() }
+        };
+        let replies = self.send(missing, &self.root_context(0), |_| fop.clone()).await;
+        let mut opened = open.opened.lock();
+        for (child, reply) in replies {
+            match reply {
+                Ok(_) => opened.on.add(child),
+                Err(error) => tracing::debug!(child, %error, gfid = %open.gfid, "reopen failed"),
+            }
+        }
+    }
+
+    /// `fop` as `child` can take it: files that are not open there become anonymous.
+    pub(super) fn for_child(&self, fop: &Fop, child: usize) -> Fop {
+        let mut fop = fop.clone();
+        for file in files_of(&mut fop).into_iter().flatten() {
+            let open_there = file.fd.and_then(|fd| self.open_file(fd)).is_some_and(|open| open.on().has(child));
+            if !open_there {
+                file.fd = None;
+            }
+        }
+        fop
+    }
+}
+
+/// The files a fop names.
+pub(super) fn files_of(fop: &mut Fop) -> [Option<&mut File>; 2] {
+    match fop {
+        Fop::Fstat { file, .. }
+        | Fop::Fsetattr { file, .. }
+        | Fop::Read { file, .. }
+        | Fop::Write { file, .. }
+        | Fop::Ftruncate { file, .. }
+        | Fop::Flush { file, .. }
+        | Fop::Fsync { file, .. }
+        | Fop::Fsyncdir { file, .. }
+        | Fop::Fsetxattr { file, .. }
+        | Fop::Fgetxattr { file, .. }
+        | Fop::Fremovexattr { file, .. }
+        | Fop::Fxattrop { file, .. }
+        | Fop::Readdir { file, .. }
+        | Fop::Readdirp { file, .. }
+        | Fop::Lk { file, .. }
+        | Fop::Finodelk { file, .. }
+        | Fop::Fentrylk { file, .. }
+        | Fop::Rchecksum { file, .. }
+        | Fop::Fallocate { file, .. }
+        | Fop::Discard { file, .. }
+        | Fop::Zerofill { file, .. }
+        | Fop::Seek { file, .. } => [Some(file), None],
+        Fop::CopyFileRange { from, to, .. } => [Some(from), Some(to)],
+        _ => [None, None],
+    }
+}

@@ -1,0 +1,184 @@
+//! What is neither a plain read nor a change: open, release, flush, fsyncdir, statfs, ipc.
+
+use ladrillo_translator::error::errno::{EIO, EPERM};
+use ladrillo_translator::fop::Statfs;
+use ladrillo_translator::{Context, Dict, Fop, FopResult, Reply};
+
+use super::mask::Mask;
+use super::{ChildReply, Replicate};
+
+impl Replicate {
+    /// Opens on all children that are up; those that are not get it when they are back. O_TRUNC becomes a transaction
+    /// of its own, after the open.
+    pub(super) async fn open(&self, context: &Context, fop: Fop) -> FopResult {
+        let up = self.need_quorum()?;
+        let (gfid, fd, flags, is_dir, fop) = match fop {
+            Fop::Open { gfid, flags, fd, xdata } => {
+                let kept = flags & !(libc::O_TRUNC as u32);
+                (gfid, fd, flags, false, Fop::Open { gfid, flags: kept, fd, xdata })
+            }
+            Fop::Opendir { gfid, fd, xdata } => (gfid, fd, 0, true, Fop::Opendir { gfid, fd, xdata }),
+            _ => return Err(super::strange_reply("an open")),
+        };
+        if !is_dir {
+            let inode = self.inodes.intern(gfid);
+            let readable = self.readable(&inode, None).await?;
+            if readable.both().is_empty() {
+                return Err(self.split_brain(&inode));
+            }
+        }
+        let replies = self.send(up, context, |_| fop.clone()).await;
+        let on = successes(&replies);
+        if !self.has_quorum(on) {
+            let error = self.weigh_errors(&replies);
+            self.send(on, context, |_| {
+                let file = ladrillo_translator::fop::File { gfid, fd: Some(fd) };
+                if is_dir { Fop::Releasedir { file } } else { Fop::Release { file } }
+            })
+            .await;
+            return Err(error);
+        }
+        self.note_open(fd, gfid, flags, is_dir, on);
+        if flags & libc::O_TRUNC as u32 != 0 && !is_dir {
+            let file = ladrillo_translator::fop::File { gfid, fd: Some(fd) };
+            let truncate = Fop::Ftruncate { file, size_bytes: 0, xdata: Dict::new() };
+            if let Err(error) = self.data_transaction(context, truncate).await {
+                self.release(context, Fop::Release { file }).await?;
+                return Err(error);
+            }
+        }
+        self.first_success(replies, gfid)
+    }
+
+    /// Ends the post-op that waits under the file's lock, then forgets the file. Answers at once.
+    pub(super) async fn release(&self, context: &Context, fop: Fop) -> FopResult {
+        let file = match &fop {
+            Fop::Release { file } | Fop::Releasedir { file } => *file,
+            _ => return Err(super::strange_reply("a release")),
+        };
+        let Some(fd) = file.fd else { return Ok(Reply::done()) };
+        let (Some(this), Some(open)) = (self.this.upgrade(), self.open_file(fd)) else { return Ok(Reply::done()) };
+        let context = context.clone();
+        self.runtime.spawn(Box::pin(async move {
+            if !open.is_dir
+                && let Some(inode) = this.inodes.get(&open.gfid)
+            {
+                this.end_session(&inode).await;
+            }
+            this.files.lock().remove(&fd);
+            this.send(open.on() & this.up(), &context, |_| fop.clone()).await;
+        }));
+        Ok(Reply::done())
+    }
+
+    /// Starts the post-op that waits under the file's lock and tells the bricks; reports what writes could not keep
+    /// since the last flush or fsync.
+    pub(super) async fn flush(&self, context: &Context, fop: Fop) -> FopResult {
+        let Fop::Flush { file, .. } = &fop else { return Err(super::strange_reply("a flush")) };
+        let (file, gfid) = (*file, file.gfid);
+        let up = self.need_quorum()?;
+        self.reopen(&file, up).await;
+        let inode = self.inodes.get(&gfid);
+        if let (Some(this), Some(inode)) = (self.this.upgrade(), inode.clone())
+            && inode.session.lock().is_held()
+        {
+            self.runtime.spawn(Box::pin(async move { this.end_session(&inode).await }));
+        }
+        let replies = self.send_all(up, context, &fop).await;
+        if let Some(error) = inode.and_then(|inode| inode.session.lock().take_error()) {
+            return Err(error);
+        }
+        self.quorum_success(replies, gfid)
+    }
+
+    pub(super) async fn fsyncdir(&self, context: &Context, fop: Fop) -> FopResult {
+        let Fop::Fsyncdir { file, .. } = &fop else { return Err(super::strange_reply("an fsyncdir")) };
+        let (file, gfid) = (*file, file.gfid);
+        let up = self.need_quorum()?;
+        self.reopen(&file, up).await;
+        let replies = self.send_all(up, context, &fop).await;
+        self.quorum_success(replies, gfid)
+    }
+
+    /// The smallest child's: a file that fits there fits everywhere.
+    pub(super) async fn statfs(&self, context: &Context, fop: Fop) -> FopResult {
+        let up = self.need_quorum()?;
+        let replies = self.send(up, context, |_| fop.clone()).await;
+        let free_bytes = |statfs: &Statfs| {
+            let unit = if statfs.fragment_size_bytes == 0 { statfs.block_size_bytes } else { statfs.fragment_size_bytes };
+            u128::from(statfs.blocks_available) * u128::from(unit)
+        };
+        let smallest = replies
+            .iter()
+            .filter_map(|(_, reply)| match reply {
+                Ok(Reply::Statfs { statfs, xdata }) => Some((statfs, xdata)),
+                _ => None,
+            })
+            .min_by_key(|(statfs, _)| free_bytes(statfs));
+        match smallest {
+            Some((statfs, xdata)) => Ok(Reply::Statfs { statfs: *statfs, xdata: xdata.clone() }),
+            None => Err(self.weigh_errors(&replies)),
+        }
+    }
+
+    pub(super) async fn ipc(&self, context: &Context, fop: Fop) -> FopResult {
+        let replies = self.send(self.need_quorum()?, context, |_| fop.clone()).await;
+        self.quorum_success(replies, ladrillo_translator::Gfid::ROOT)
+    }
+
+    /// The answer where a quorum succeeded.
+    pub(super) fn quorum_success(&self, replies: Vec<ChildReply>, gfid: ladrillo_translator::Gfid) -> FopResult {
+        if self.has_quorum(successes(&replies)) { self.first_success(replies, gfid) } else { Err(self.weigh_errors(&replies)) }
+    }
+
+    /// The answer of the child reads go to, or else of the first that succeeded.
+    pub(super) fn first_success(&self, replies: Vec<ChildReply>, gfid: ladrillo_translator::Gfid) -> FopResult {
+        let preferred = self.pick_reader(gfid, successes(&replies));
+        replies
+            .into_iter()
+            .find_map(|(child, reply)| reply.ok().filter(|_| Some(child) == preferred))
+            .ok_or_else(|| ladrillo_translator::FopError::new(EIO, "no child succeeded"))
+    }
+
+    /// # Errors
+    /// EPERM: callers must not write AFR's marks.
+    pub(super) fn refuse_own_marks(&self, context: &Context, xattrs: &Dict) -> FopResult<()> {
+        let own = xattrs.iter().any(|(key, _)| super::Keys::is_own(key));
+        if own && !context.is_internal() {
+            return Err(ladrillo_translator::FopError::new(EPERM, "trusted.afr.* is replication's own"));
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// EPERM: callers must not remove AFR's marks.
+    pub(super) fn refuse_own_name(&self, context: &Context, name: &[u8]) -> FopResult<()> {
+        if super::Keys::is_own(name) && !context.is_internal() {
+            return Err(ladrillo_translator::FopError::new(EPERM, "trusted.afr.* is replication's own"));
+        }
+        Ok(())
+    }
+
+    /// A child has come: find out whether its brick is on this machine, for reads.
+    pub(super) fn on_child_up(&self, _child: usize) {}
+}
+
+/// Children whose answer is a success.
+pub(crate) fn successes(replies: &[ChildReply]) -> Mask {
+    replies.iter().filter(|(_, reply)| reply.is_ok()).map(|(child, _)| *child).collect()
+}
+
+/// The side dict of a fop that changes something.
+pub(super) fn xdata_mut(fop: &mut Fop) -> Option<&mut Dict> {
+    match fop {
+        Fop::Write { xdata, .. }
+        | Fop::Truncate { xdata, .. }
+        | Fop::Ftruncate { xdata, .. }
+        | Fop::Fallocate { xdata, .. }
+        | Fop::Discard { xdata, .. }
+        | Fop::Zerofill { xdata, .. }
+        | Fop::CopyFileRange { xdata, .. }
+        | Fop::Fsync { xdata, .. } => Some(xdata),
+        _ => None,
+    }
+}

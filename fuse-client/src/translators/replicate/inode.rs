@@ -1,0 +1,170 @@
+//! What is known of inodes: which copies may be read, and the state of writes under way. A bounded table.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ladrillo_translator::{FileType, Gfid};
+use parking_lot::Mutex;
+
+use super::mask::Mask;
+use super::transaction::session::Session;
+
+/// Inodes remembered; those in use are never forgotten.
+const MAX_INODES: usize = 1 << 17;
+const SHARDS: usize = 16;
+
+/// Which copies may be read, as of a generation of the children.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Readable {
+    /// Copies whose contents (a directory's: entries) nobody accuses.
+    pub data: Mask,
+    /// Copies whose attributes nobody accuses.
+    pub metadata: Mask,
+    /// When it was learnt; 0 = never.
+    pub generation: u64,
+    /// The inode's kind, once known.
+    pub kind: Option<FileType>,
+}
+
+impl Readable {
+    /// Copies good in both respects.
+    pub fn both(&self) -> Mask {
+        self.data & self.metadata
+    }
+}
+
+/// One inode.
+pub(crate) struct Inode {
+    pub gfid: Gfid,
+    /// Owner of this client's inodelks on it: one for all, so that a write's lock does not stop our own setattr.
+    pub lock_owner: u64,
+    readable: Mutex<Readable>,
+    touched: AtomicU64,
+    /// The eager lock and the writes under it.
+    pub session: Mutex<Session>,
+    /// Metadata transactions take turns (they share [`Inode::lock_owner`]).
+    pub metadata_turn: futures::lock::Mutex<()>,
+}
+
+impl Inode {
+    /// What is known of the copies.
+    pub fn readable(&self) -> Readable {
+        *self.readable.lock()
+    }
+
+    /// Notes what was learnt.
+    pub fn learn(&self, readable: Readable) {
+        let mut slot = self.readable.lock();
+        let kind = readable.kind.or(slot.kind);
+        *slot = Readable { kind, ..readable };
+    }
+
+    /// What is known is doubtful: learn it again before the next read.
+    pub fn distrust(&self) {
+        self.readable.lock().generation = 0;
+    }
+
+    /// Copies in `bad` missed something in `data` or `metadata`.
+    pub fn discredit(&self, bad: Mask, data: bool, metadata: bool) {
+        let mut readable = self.readable.lock();
+        if data {
+            readable.data -= bad;
+        }
+        if metadata {
+            readable.metadata -= bad;
+        }
+        readable.generation = 0;
+    }
+}
+
+/// The table.
+pub(crate) struct InodeTable {
+    shards: Vec<Mutex<HashMap<Gfid, Arc<Inode>>>>,
+    clock: AtomicU64,
+    next_owner: AtomicU64,
+    shard_limit: usize,
+}
+
+impl InodeTable {
+    /// An empty table; lock owners count from `first_owner`, which should differ between clients' incarnations.
+    pub fn new(first_owner: u64) -> InodeTable {
+        InodeTable {
+            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
+            clock: AtomicU64::new(1),
+            next_owner: AtomicU64::new(first_owner),
+            shard_limit: MAX_INODES / SHARDS,
+        }
+    }
+
+    /// A number for a lock's owner, never given twice.
+    pub fn fresh_owner(&self) -> u64 {
+        self.next_owner.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn shard(&self, gfid: &Gfid) -> &Mutex<HashMap<Gfid, Arc<Inode>>> {
+        &self.shards[usize::from(gfid.0[15]) % SHARDS]
+    }
+
+    /// What is known of `gfid`, if anything.
+    pub fn get(&self, gfid: &Gfid) -> Option<Arc<Inode>> {
+        self.shard(gfid).lock().get(gfid).cloned()
+    }
+
+    /// Inodes whose session is not idle.
+    pub fn with_sessions(&self) -> Vec<Arc<Inode>> {
+        let busy = |inode: &&Arc<Inode>| !inode.session.lock().is_idle();
+        self.shards.iter().flat_map(|shard| shard.lock().values().filter(busy).cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// The inode, known from now on.
+    pub fn intern(&self, gfid: Gfid) -> Arc<Inode> {
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        let mut shard = self.shard(&gfid).lock();
+        if let Some(inode) = shard.get(&gfid) {
+            inode.touched.store(now, Ordering::Relaxed);
+            return inode.clone();
+        }
+        if shard.len() >= self.shard_limit {
+            forget_oldest_half(&mut shard);
+        }
+        let inode = Arc::new(Inode {
+            gfid,
+            lock_owner: self.fresh_owner(),
+            readable: Mutex::default(),
+            touched: AtomicU64::new(now),
+            session: Mutex::default(),
+            metadata_turn: futures::lock::Mutex::new(()),
+        });
+        shard.insert(gfid, inode.clone());
+        inode
+    }
+}
+
+/// Forgets inodes nobody holds, the longest unused half of the table. One with a session under way is held by it.
+fn forget_oldest_half(shard: &mut HashMap<Gfid, Arc<Inode>>) {
+    let mut ages: Vec<u64> = shard.values().map(|inode| inode.touched.load(Ordering::Relaxed)).collect();
+    let middle = ages.len() / 2;
+    let (_, median, _) = ages.select_nth_unstable(middle);
+    let median = *median;
+    shard.retain(|_, inode| Arc::strong_count(inode) > 1 || inode.touched.load(Ordering::Relaxed) > median);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_bounded_and_keeps_what_is_held() {
+        let mut table = InodeTable::new(1);
+        table.shard_limit = 8;
+        let held = table.intern(Gfid([0; 16]));
+        for n in 1..200u8 {
+            let mut raw = [n; 16];
+            raw[15] = 0;
+            table.intern(Gfid(raw));
+        }
+        assert!(table.shards[0].lock().len() <= 9);
+        assert!(Arc::ptr_eq(&held, &table.intern(Gfid([0; 16]))));
+    }
+}

@@ -1,0 +1,221 @@
+//! Changes of directories: create, remove, link, rename.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ladrillo_translator::error::errno::{EINVAL, EPERM};
+use ladrillo_translator::fop::Entry;
+use ladrillo_translator::{Context, Dict, FdId, FileType, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, Reply};
+
+use super::lock::{Lockee, in_order, lock_error};
+use super::postop::{Names, PostOp, Target};
+use super::not_empty;
+use crate::translators::replicate::{Answer, ChildReply, Changelog, Mask, Replicate, Segment};
+
+/// What an entry operation touches.
+struct Shape {
+    /// Names that change.
+    entries: Vec<Entry>,
+    /// Directories to be locked as a whole: removed, or replaced by a rename.
+    directories: Vec<Gfid>,
+    /// The file it opens.
+    opens: Option<(FdId, u32)>,
+    /// Whether it makes a new inode, whose missing copies are to be accused on it.
+    makes_inode: bool,
+}
+
+impl Replicate {
+    /// Carries out a change of a directory; it runs to its end even if the caller goes away.
+    pub(in crate::translators::replicate) fn entry_transaction<'a>(
+        &'a self,
+        context: &'a Context,
+        fop: Fop,
+    ) -> FopFuture<'a> {
+        let context = context.clone();
+        self.detached(move |this, mut answer| {
+            Box::pin(async move {
+                if let Err(error) = this.run_entry(&context, fop, &mut answer).await {
+                    answer.give(Err(error));
+                }
+            })
+        })
+    }
+
+    async fn run_entry(self: &Arc<Self>, context: &Context, fop: Fop, answer: &mut Answer) -> FopResult<()> {
+        self.need_quorum()?;
+        let shape = self.entry_shape(context, &fop).await?;
+        let names = shape
+            .entries
+            .iter()
+            .map(|entry| Lockee::Name { gfid: entry.parent, name: Some(entry.name.clone()) });
+        let wholes = shape.directories.iter().map(|gfid| Lockee::Name { gfid: *gfid, name: None });
+        let lockees = in_order(names.chain(wholes).collect());
+        let own = self.root_context(self.inodes.fresh_owner());
+        let view = self.view();
+        let locked = self.lock_all(&own, &self.name, &lockees, view.up).await;
+        let outcome = if self.has_quorum(locked.on) {
+            self.entry_locked(context, &own, &fop, &shape, locked.on, answer).await
+        } else {
+            Err(lock_error(self, &locked))
+        };
+        self.unlock_all(&own, &self.name, &lockees, self.view().kept_since(&view, locked.on)).await;
+        outcome
+    }
+
+    async fn entry_locked(
+        &self,
+        context: &Context,
+        own: &Context,
+        fop: &Fop,
+        shape: &Shape,
+        locked: Mask,
+        answer: &mut Answer,
+    ) -> FopResult<()> {
+        let view = self.view();
+        let optimistic = locked == self.everyone();
+        let mut on = locked;
+        if !optimistic {
+            for (parent, name) in parents(shape) {
+                let (marked, _, replies) =
+                    self.mark_dirty(own, on, Target::inode(parent), Segment::Entry, Some(&name)).await;
+                on = marked;
+                if !self.has_quorum(on) {
+                    // What was marked stays so: the healer finds nothing to do and clears it.
+                    return Err(self.weigh_errors(&replies));
+                }
+            }
+        }
+        let dirtied = if optimistic { 0 } else { 1 };
+        let replies = self.send_all(on, context, fop).await;
+        let verdict = self.verdict(&replies, self.view().kept_since(&view, on));
+        if verdict.refused {
+            self.entry_post_op(own, shape, on, Mask::NONE, -dirtied, Names::Leave).await;
+            return Err(self.weigh_errors(&replies));
+        }
+        for entry in &shape.entries {
+            if verdict.done != self.everyone()
+                && let Some(parent) = self.inodes.get(&entry.parent)
+            {
+                parent.distrust();
+            }
+        }
+        if !self.has_quorum(verdict.done) {
+            // Too few have it: say so on those that are there, for the healer; accuse nobody.
+            self.entry_post_op(own, shape, verdict.done, Mask::NONE, 1 - dirtied, Names::Keep).await;
+            return Err(self.weigh_errors(&replies));
+        }
+        let missed = (self.everyone() - verdict.done) - not_empty(&replies);
+        if let Some((fd, flags)) = shape.opens
+            && let Some(gfid) = new_gfid(&replies, verdict.done)
+        {
+            self.note_open(fd, gfid, flags, false, verdict.done);
+        }
+        if !missed.is_empty() {
+            let mut told = verdict.done;
+            if shape.makes_inode
+                && let Some(iatt) = new_iatt(&replies, verdict.done)
+            {
+                told = self.accuse_of_new_inode(own, &iatt, told, missed).await;
+            }
+            told = told & self.entry_post_op(own, shape, told, missed, -dirtied, Names::Keep).await;
+            if !self.has_quorum(told) {
+                return Err(self.no_quorum());
+            }
+        }
+        let done = verdict.done;
+        let gfid = new_gfid(&replies, done).or(shape.entries.first().map(|entry| entry.parent)).unwrap_or_default();
+        let replies = replies.into_iter().filter(|(child, _)| done.has(*child)).collect();
+        answer.give(self.first_success(replies, gfid));
+        Ok(())
+    }
+
+    /// Marks after an entry operation, on each directory it changed. Answers who has all of them.
+    async fn entry_post_op(
+        &self,
+        own: &Context,
+        shape: &Shape,
+        on: Mask,
+        missed: Mask,
+        dirty: i32,
+        names: Names,
+    ) -> Mask {
+        let mut told = on;
+        for (parent, name) in parents(shape) {
+            let marks = PostOp { segment: Segment::Entry, missed, dirty, entry: Some(&name), names };
+            told = told & self.post_op(own, told, Target::inode(parent), marks).await;
+        }
+        told
+    }
+
+    /// Says on a new inode which children have no copy of it. Answers who has noted it.
+    async fn accuse_of_new_inode(&self, own: &Context, iatt: &Iatt, on: Mask, missed: Mask) -> Mask {
+        if self.is_sabotaged(super::super::Sabotage::SkipPostOp) {
+            return on;
+        }
+        let log = Changelog::of_new_inode(iatt.file_type(), self.settings.granular);
+        let xattrs = self.settings.keys.xattrop(missed, log, None);
+        let replies = self.xattrop(own, on, Target::inode(iatt.gfid), xattrs, Dict::new()).await;
+        super::super::fops::successes(&replies)
+    }
+
+    async fn entry_shape(&self, context: &Context, fop: &Fop) -> FopResult<Shape> {
+        let plain = |entries: Vec<Entry>| Shape { entries, directories: Vec::new(), opens: None, makes_inode: false };
+        let need_gfid = |xdata: &Dict| match xdata.gfid("gfid-req") {
+            Some(gfid) if !gfid.is_null() => Ok(()),
+            _ => Err(FopError::new(EPERM, "a new inode needs a gfid-req")),
+        };
+        Ok(match fop {
+            Fop::Create { entry, fd, flags, xdata, .. } => {
+                need_gfid(xdata)?;
+                Shape { opens: Some((*fd, *flags)), makes_inode: true, ..plain(vec![entry.clone()]) }
+            }
+            Fop::Mknod { entry, xdata, .. } | Fop::Mkdir { entry, xdata, .. } => {
+                need_gfid(xdata)?;
+                Shape { makes_inode: true, ..plain(vec![entry.clone()]) }
+            }
+            Fop::Symlink { entry, xdata, .. } => {
+                need_gfid(xdata)?;
+                Shape { makes_inode: true, ..plain(vec![entry.clone()]) }
+            }
+            Fop::Link { entry, .. } | Fop::Unlink { entry, .. } => plain(vec![entry.clone()]),
+            Fop::Rmdir { entry, .. } => {
+                let directory = self.directory_at(context, entry).await?;
+                Shape { directories: directory.into_iter().collect(), ..plain(vec![entry.clone()]) }
+            }
+            Fop::Rename { from, to, .. } => {
+                let directory = self.directory_at(context, to).await?;
+                Shape { directories: directory.into_iter().collect(), ..plain(vec![from.clone(), to.clone()]) }
+            }
+            _ => return Err(FopError::new(EINVAL, "not a change of a directory")),
+        })
+    }
+
+    /// The directory that `entry` names, if it names one: it is locked as a whole against entries that others make in
+    /// it meanwhile.
+    async fn directory_at(&self, context: &Context, entry: &Entry) -> FopResult<Option<Gfid>> {
+        let fop = Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry.clone()), xdata: Dict::new() };
+        let up = self.need_quorum()?;
+        let replies = self.send(up, context, |_| fop.clone()).await;
+        Ok(replies.iter().find_map(|(_, reply)| match reply {
+            Ok(Reply::Lookup { iatt, .. }) if iatt.file_type() == Some(FileType::Directory) => Some(iatt.gfid),
+            _ => None,
+        }))
+    }
+}
+
+/// The directories an operation changes, each once, with the name that changes.
+fn parents(shape: &Shape) -> Vec<(Gfid, Bytes)> {
+    // Both names of a rename within one directory are to be indexed, so that one is marked twice, as AFR does.
+    shape.entries.iter().map(|entry| (entry.parent, entry.name.clone())).collect()
+}
+
+fn new_iatt(replies: &[ChildReply], done: Mask) -> Option<Iatt> {
+    replies.iter().find_map(|(child, reply)| match reply {
+        Ok(Reply::Entry { iatt, .. }) if done.has(*child) => Some((**iatt).clone()),
+        _ => None,
+    })
+}
+
+fn new_gfid(replies: &[ChildReply], done: Mask) -> Option<Gfid> {
+    new_iatt(replies, done).map(|iatt| iatt.gfid).filter(|gfid| !gfid.is_null())
+}

@@ -1,0 +1,66 @@
+//! Changes: lock, mark, do, mark, unlock.
+
+mod data;
+mod entry;
+pub(crate) mod lock;
+mod metadata;
+pub(crate) mod postop;
+pub(crate) mod session;
+
+use ladrillo_translator::error::errno::{ENOTCONN, ENOTEMPTY};
+use ladrillo_translator::{FopError, Reply};
+
+use super::mask::Mask;
+use super::{ChildReply, Replicate};
+
+/// What the children made of an operation.
+pub(super) struct Verdict {
+    /// Have it, whole.
+    pub done: Mask,
+    /// Were asked and do not have it, or may not.
+    pub missed: Mask,
+    /// All refused alike (EEXIST, ENOSPC everywhere, ...): nothing changed anywhere.
+    pub refused: bool,
+}
+
+impl Replicate {
+    /// Weighs the answers. Children lost since the lock was taken count as failed even where they answered: their lock
+    /// is gone, and with it the order of what they did.
+    fn verdict(&self, replies: &[ChildReply], kept: Mask) -> Verdict {
+        let mut done = super::fops::successes(replies) & kept;
+        let most = replies.iter().filter(|(child, _)| done.has(*child)).map(|(_, reply)| amount(reply)).max();
+        for (child, reply) in replies {
+            if Some(amount(reply)) < most {
+                done.take(*child);
+            }
+        }
+        let asked: Mask = replies.iter().map(|(child, _)| *child).collect();
+        Verdict { done, missed: asked - done, refused: all_refused_alike(replies) }
+    }
+}
+
+/// How much of a write or copy a child took; a short one missed the rest.
+fn amount(reply: &Result<Reply, FopError>) -> u32 {
+    match reply {
+        Ok(Reply::PrePost { written, .. }) => *written,
+        Ok(Reply::CopyFileRange { copied, .. }) => *copied,
+        _ => 0,
+    }
+}
+
+/// Whether all answered the same error, and one that says what happened (ENOTCONN does not). ENOTEMPTY is no failure of
+/// a copy: it leaves everything as it was.
+fn all_refused_alike(replies: &[ChildReply]) -> bool {
+    let mut errnos = replies.iter().map(|(_, reply)| reply.as_ref().err().map(|error| error.errno));
+    let Some(Some(first)) = errnos.next() else { return false };
+    first != ENOTCONN && errnos.all(|errno| errno == Some(first))
+}
+
+/// Children that refused with ENOTEMPTY.
+fn not_empty(replies: &[ChildReply]) -> Mask {
+    replies
+        .iter()
+        .filter(|(_, reply)| matches!(reply, Err(error) if error.errno == ENOTEMPTY))
+        .map(|(child, _)| *child)
+        .collect()
+}

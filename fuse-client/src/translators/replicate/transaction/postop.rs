@@ -1,0 +1,140 @@
+//! Writing marks: before an operation ("under way here"), and after it ("that child missed it").
+
+use bytes::Bytes;
+use ladrillo_translator::fop::{File, XattropKind};
+use ladrillo_translator::{Context, Dict, Fop, Gfid, Reply, Value};
+
+use crate::translators::replicate::fops::successes;
+use crate::translators::replicate::{ChildReply, Changelog, Marks, Mask, Replicate, Segment};
+
+/// Key of an xattrop's xdata: the brick keeps `indices/entry-changes/<directory>/<name>` (granular entry heal).
+const ENTRY_IN: &str = "glusterfs.xattrop-entry-create";
+/// The same: the brick forgets it.
+const ENTRY_OUT: &str = "glusterfs.xattrop-entry-delete";
+
+/// Where marks go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    /// The inode.
+    pub gfid: Gfid,
+    /// Through an open file where there is one: it may have no name any more.
+    pub file: Option<File>,
+}
+
+impl Target {
+    /// By gfid.
+    pub fn inode(gfid: Gfid) -> Target {
+        Target { gfid, file: None }
+    }
+}
+
+impl Replicate {
+    /// Adds `xattrs` to the counters of `target` on `children`.
+    pub(crate) async fn xattrop(
+        &self,
+        context: &Context,
+        children: Mask,
+        target: Target,
+        xattrs: Dict,
+        xdata: Dict,
+    ) -> Vec<ChildReply> {
+        let kind = XattropKind::AddArray;
+        let fop = match target.file {
+            Some(file) if file.fd.is_some() => Fop::Fxattrop { file, kind, xattrs, xdata },
+            _ => Fop::Xattrop { gfid: target.gfid, kind, xattrs, xdata },
+        };
+        self.send(children, context, |child| self.for_child(&fop, child)).await
+    }
+
+    /// Says on `children` that an operation is under way. Answers who has it, and what each had on disk.
+    pub(crate) async fn mark_dirty(
+        &self,
+        context: &Context,
+        children: Mask,
+        target: Target,
+        segment: Segment,
+        entry: Option<&Bytes>,
+    ) -> (Mask, Vec<(usize, Marks)>, Vec<ChildReply>) {
+        let xattrs = self.settings.keys.xattrop(Mask::NONE, Changelog::default(), Some(Changelog::of(segment, 1)));
+        let replies = self.xattrop(context, children, target, xattrs, self.entry_key(ENTRY_IN, entry)).await;
+        let marks = replies
+            .iter()
+            .filter_map(|(child, reply)| match reply {
+                Ok(Reply::Xattrs { xattrs, .. }) => Some((*child, self.settings.keys.parse(xattrs))),
+                _ => None,
+            })
+            .collect();
+        (successes(&replies), marks, replies)
+    }
+
+    /// Takes the dirty mark back, `times` over, and accuses `missed` of one operation. Answers who has it.
+    pub(crate) async fn post_op(
+        &self,
+        context: &Context,
+        on: Mask,
+        target: Target,
+        marks: PostOp<'_>,
+    ) -> Mask {
+        let mut missed = marks.missed;
+        let mut dirty = marks.dirty;
+        if self.is_sabotaged(super::super::Sabotage::SkipPostOp) {
+            missed = Mask::NONE;
+            dirty = dirty.min(0);
+        }
+        if missed.is_empty() && dirty == 0 {
+            return on;
+        }
+        let xattrs = self.settings.keys.xattrop(
+            missed,
+            Changelog::of(marks.segment, 1),
+            (dirty != 0).then(|| Changelog::of(marks.segment, dirty)),
+        );
+        let key = match marks.names {
+            Names::Keep => ENTRY_IN,
+            Names::Forget => ENTRY_OUT,
+            Names::Leave => "",
+        };
+        let xdata = if key.is_empty() { Dict::new() } else { self.entry_key(key, marks.entry) };
+        successes(&self.xattrop(context, on, target, xattrs, xdata).await)
+    }
+
+    fn entry_key(&self, key: &'static str, entry: Option<&Bytes>) -> Dict {
+        let mut xdata = Dict::new();
+        if self.settings.granular
+            && let Some(name) = entry
+        {
+            xdata.set(key, Value::Str(name.clone()));
+        }
+        xdata
+    }
+}
+
+/// What an entry's name index does with an operation's marks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// The name needs healing.
+    Keep,
+    /// It does not (any more).
+    Forget,
+    /// As it is.
+    Leave,
+}
+
+/// Marks after an operation.
+pub(crate) struct PostOp<'a> {
+    pub segment: Segment,
+    /// Children to accuse.
+    pub missed: Mask,
+    /// What to add to the dirty counter.
+    pub dirty: i32,
+    /// The name of an entry operation.
+    pub entry: Option<&'a Bytes>,
+    pub names: Names,
+}
+
+impl PostOp<'_> {
+    /// Of an operation on an inode.
+    pub fn inode(segment: Segment, missed: Mask, dirty: i32) -> PostOp<'static> {
+        PostOp { segment, missed, dirty, entry: None, names: Names::Leave }
+    }
+}
