@@ -72,10 +72,8 @@ impl Replicate {
         let view = self.view();
         let missing: Mask = {
             let mut opened = open.opened.lock();
-            let missing: Mask = (among - opened.on)
-                .iter()
-                .filter(|child| opened.tried[*child] != view.losses[*child] + 1)
-                .collect();
+            let missing: Mask =
+                (among - opened.on).iter().filter(|child| opened.tried[*child] != view.losses[*child] + 1).collect();
             for child in missing.iter() {
                 opened.tried[child] = view.losses[child] + 1;
             }

@@ -105,7 +105,8 @@ impl Replicate {
         let up = self.need_quorum()?;
         let replies = self.send(up, context, |_| fop.clone()).await;
         let free_bytes = |statfs: &Statfs| {
-            let unit = if statfs.fragment_size_bytes == 0 { statfs.block_size_bytes } else { statfs.fragment_size_bytes };
+            let unit =
+                if statfs.fragment_size_bytes == 0 { statfs.block_size_bytes } else { statfs.fragment_size_bytes };
             u128::from(statfs.blocks_available) * u128::from(unit)
         };
         let smallest = replies
@@ -128,7 +129,11 @@ impl Replicate {
 
     /// The answer where a quorum succeeded.
     pub(super) fn quorum_success(&self, replies: Vec<ChildReply>, gfid: ladrillo_translator::Gfid) -> FopResult {
-        if self.has_quorum(successes(&replies)) { self.first_success(replies, gfid) } else { Err(self.weigh_errors(&replies)) }
+        if self.has_quorum(successes(&replies)) {
+            self.first_success(replies, gfid)
+        } else {
+            Err(self.weigh_errors(&replies))
+        }
     }
 
     /// The answer of the child reads go to, or else of the first that succeeded.
@@ -166,19 +171,4 @@ impl Replicate {
 /// Children whose answer is a success.
 pub(crate) fn successes(replies: &[ChildReply]) -> Mask {
     replies.iter().filter(|(_, reply)| reply.is_ok()).map(|(child, _)| *child).collect()
-}
-
-/// The side dict of a fop that changes something.
-pub(super) fn xdata_mut(fop: &mut Fop) -> Option<&mut Dict> {
-    match fop {
-        Fop::Write { xdata, .. }
-        | Fop::Truncate { xdata, .. }
-        | Fop::Ftruncate { xdata, .. }
-        | Fop::Fallocate { xdata, .. }
-        | Fop::Discard { xdata, .. }
-        | Fop::Zerofill { xdata, .. }
-        | Fop::CopyFileRange { xdata, .. }
-        | Fop::Fsync { xdata, .. } => Some(xdata),
-        _ => None,
-    }
 }

@@ -63,7 +63,11 @@ impl Replicate {
                 let replies = self.send_all(up, context, fop).await;
                 // What children that went away held is gone with them.
                 let on = super::fops::successes(&replies);
-                if on.is_empty() { Err(self.weigh_errors(&replies)) } else { Ok((on, self.first_success(replies, gfid)?)) }
+                if on.is_empty() {
+                    Err(self.weigh_errors(&replies))
+                } else {
+                    Ok((on, self.first_success(replies, gfid)?))
+                }
             }
             Wish::Lock => self.lock_in_turn(context, fop, up, answer).await,
         }

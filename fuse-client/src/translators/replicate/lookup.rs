@@ -69,12 +69,7 @@ impl Replicate {
     ///
     /// # Errors
     /// ENOENT: it is not there. EIO: the good copies of the directory hold different inodes. ENOTCONN: no good copy.
-    async fn check_presence(
-        &self,
-        entry: &Entry,
-        replies: &[ChildReply],
-        found: &[(usize, Gfid)],
-    ) -> FopResult<()> {
+    async fn check_presence(&self, entry: &Entry, replies: &[ChildReply], found: &[(usize, Gfid)]) -> FopResult<()> {
         let has: Mask = found.iter().map(|(child, _)| *child).collect();
         let missing: Mask = replies
             .iter()
@@ -94,7 +89,12 @@ impl Replicate {
         if trusted.windows(2).any(|pair| pair[0] != pair[1]) || (trusted.is_empty() && !one_inode) {
             return Err(FopError::new(
                 EIO,
-                format!("{}: {} in {} is different inodes on different bricks", self.name, name_of(entry), entry.parent),
+                format!(
+                    "{}: {} in {} is different inodes on different bricks",
+                    self.name,
+                    name_of(entry),
+                    entry.parent
+                ),
             ));
         }
         if !(has & good).is_empty() || self.has_quorum(has) {

@@ -19,6 +19,8 @@ mod read;
 mod readdir;
 mod refresh;
 mod settings;
+#[cfg(test)]
+pub(crate) mod tests;
 mod transaction;
 
 use std::collections::HashMap;
@@ -41,8 +43,8 @@ pub use settings::{HealAlgorithm, OPTIONS, Settings};
 
 use children::ChildStates;
 use fd::OpenFile;
-use inode::InodeTable;
 pub(crate) use inode::Inode;
+use inode::InodeTable;
 pub(crate) use refresh::Copy as SeenCopy;
 
 /// Bugs the simulator plants to prove that it would catch them. Settable in code only.

@@ -28,10 +28,9 @@ impl Replicate {
                 self.refuse_own_xattr(name, context)?;
                 (file.gfid, Some(*file))
             }
-            Fop::Fstat { file, .. }
-            | Fop::Read { file, .. }
-            | Fop::Rchecksum { file, .. }
-            | Fop::Seek { file, .. } => (file.gfid, Some(*file)),
+            Fop::Fstat { file, .. } | Fop::Read { file, .. } | Fop::Rchecksum { file, .. } | Fop::Seek { file, .. } => {
+                (file.gfid, Some(*file))
+            }
             _ => return Err(super::strange_reply("a read")),
         };
         let mut outcome = self.read_from_good_copy(context, gfid, file.as_ref(), &fop).await.map(|(_, reply)| reply);

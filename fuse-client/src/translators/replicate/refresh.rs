@@ -76,8 +76,7 @@ impl Replicate {
         if contents == Segment::Data && quiet {
             let sizes = || copies.iter().filter(|copy| data.has(copy.child));
             let biggest = sizes().map(|copy| copy.iatt.size_bytes).max().unwrap_or(0);
-            let small: Mask =
-                sizes().filter(|copy| copy.iatt.size_bytes < biggest).map(|copy| copy.child).collect();
+            let small: Mask = sizes().filter(|copy| copy.iatt.size_bytes < biggest).map(|copy| copy.child).collect();
             data -= small;
         }
         Readable { data, metadata, generation: view.generation, kind }

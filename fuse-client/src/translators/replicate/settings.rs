@@ -29,9 +29,7 @@ const CHOOSE_LOCAL: OptionSpec =
     OptionSpec::new(&["choose-local"], OptionKind::Bool, Some("true"), "Read from a brick on this machine");
 const DATA_SELF_HEAL: OptionSpec = OptionSpec::new(
     &["data-self-heal"],
-    OptionKind::Enum(&[
-        "1", "on", "yes", "true", "enable", "0", "off", "no", "false", "disable", "open",
-    ]),
+    OptionKind::Enum(&["1", "on", "yes", "true", "enable", "0", "off", "no", "false", "disable", "open"]),
     Some("off"),
     "Heal contents from mounts too",
 );
@@ -51,20 +49,12 @@ const METADATA_SELF_HEAL: OptionSpec =
     OptionSpec::new(&["metadata-self-heal"], OptionKind::Bool, Some("off"), "Heal attributes from mounts too");
 const ENTRY_SELF_HEAL: OptionSpec =
     OptionSpec::new(&["entry-self-heal"], OptionKind::Bool, Some("off"), "Heal directories from mounts too");
-const EAGER_LOCK: OptionSpec = OptionSpec::new(
-    &["eager-lock"],
-    OptionKind::Bool,
-    Some("on"),
-    "Keep a write's lock for the writes that follow",
-);
+const EAGER_LOCK: OptionSpec =
+    OptionSpec::new(&["eager-lock"], OptionKind::Bool, Some("on"), "Keep a write's lock for the writes that follow");
 const POST_OP_DELAY_SECS: OptionSpec =
     OptionSpec::new(&["post-op-delay-secs"], SECONDS, Some("1"), "How long after the last write it is kept");
-const ENSURE_DURABILITY: OptionSpec = OptionSpec::new(
-    &["ensure-durability"],
-    OptionKind::Bool,
-    Some("on"),
-    "fsync before a write's marks are cleared",
-);
+const ENSURE_DURABILITY: OptionSpec =
+    OptionSpec::new(&["ensure-durability"], OptionKind::Bool, Some("on"), "fsync before a write's marks are cleared");
 const QUORUM_TYPE: OptionSpec = OptionSpec::new(
     &["quorum-type"],
     OptionKind::Enum(&["none", "auto", "fixed"]),
@@ -212,9 +202,12 @@ impl Settings {
         };
         let mut read_child = usize::try_from(options.int(&READ_SUBVOLUME_INDEX)?).ok();
         if let Some(name) = options.str(&READ_SUBVOLUME)? {
-            read_child = Some(children.iter().position(|child| *child == name).ok_or_else(|| {
-                OptionError(format!("read-subvolume: '{name}' is none of the subvolumes"))
-            })?);
+            read_child = Some(
+                children
+                    .iter()
+                    .position(|child| *child == name)
+                    .ok_or_else(|| OptionError(format!("read-subvolume: '{name}' is none of the subvolumes")))?,
+            );
         }
         if read_child.is_some_and(|child| child >= count) {
             return Err(OptionError("read-subvolume-index: there is no such subvolume".to_owned()));

@@ -7,7 +7,6 @@ use ladrillo_translator::fop::File;
 use ladrillo_translator::{Context, Fop, FopError, FopFuture, FopResult, Gfid, Value};
 
 use super::session::{Permit, Range};
-use crate::translators::replicate::fops::xdata_mut;
 use crate::translators::replicate::inode::Inode;
 use crate::translators::replicate::{Answer, ChildReply, Mask, Replicate, Sabotage};
 
@@ -51,7 +50,7 @@ impl Replicate {
             return;
         }
         // Where a brick counts the inodelks of our domain, others who wait for ours show.
-        if let Some(xdata) = xdata_mut(&mut fop) {
+        if let Some(xdata) = fop.xdata_mut() {
             xdata.set("glusterfs.inodelk-dom-count", Value::Str(self.domain()));
         }
         let range = shape.range.unwrap_or(Range { start: u64::MAX, end: u64::MAX });
@@ -111,9 +110,9 @@ impl Replicate {
         if is_fsync {
             self.note_durable(inode, verdict.done, writes);
         }
-        let contended = replies.iter().any(|(_, reply)| {
-            matches!(reply, Ok(reply) if reply.xdata().int("glusterfs.inodelk-count").unwrap_or(0) > 1)
-        });
+        let contended = replies.iter().any(
+            |(_, reply)| matches!(reply, Ok(reply) if reply.xdata().int("glusterfs.inodelk-count").unwrap_or(0) > 1),
+        );
         if contended {
             self.suspect_contention(inode);
         }

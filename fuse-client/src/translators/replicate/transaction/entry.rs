@@ -8,9 +8,9 @@ use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Context, Dict, FdId, FileType, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, Reply};
 
 use super::lock::{Lockee, in_order, lock_error};
-use super::postop::{Names, PostOp, Target};
 use super::not_empty;
-use crate::translators::replicate::{Answer, ChildReply, Changelog, Mask, Replicate, Segment};
+use super::postop::{Names, PostOp, Target};
+use crate::translators::replicate::{Answer, Changelog, ChildReply, Mask, Replicate, Segment};
 
 /// What an entry operation touches.
 struct Shape {
@@ -44,10 +44,8 @@ impl Replicate {
     async fn run_entry(self: &Arc<Self>, context: &Context, fop: Fop, answer: &mut Answer) -> FopResult<()> {
         self.need_quorum()?;
         let shape = self.entry_shape(context, &fop).await?;
-        let names = shape
-            .entries
-            .iter()
-            .map(|entry| Lockee::Name { gfid: entry.parent, name: Some(entry.name.clone()) });
+        let names =
+            shape.entries.iter().map(|entry| Lockee::Name { gfid: entry.parent, name: Some(entry.name.clone()) });
         let wholes = shape.directories.iter().map(|gfid| Lockee::Name { gfid: *gfid, name: None });
         let lockees = in_order(names.chain(wholes).collect());
         let own = self.root_context(self.inodes.fresh_owner());

@@ -145,8 +145,7 @@ impl Replicate {
         step: Step,
     ) -> Vec<(usize, usize, Option<FopError>)> {
         let steps = lockees.iter().enumerate().map(|(number, lockee)| async move {
-            let replies =
-                self.send(children, context, |_| lockee.fop(domain.to_owned().into(), step)).await;
+            let replies = self.send(children, context, |_| lockee.fop(domain.to_owned().into(), step)).await;
             replies.into_iter().map(move |(child, reply)| (number, child, reply.err())).collect::<Vec<_>>()
         });
         futures::future::join_all(steps).await.into_iter().flatten().collect()
@@ -161,7 +160,8 @@ impl Replicate {
         children: Mask,
         outcome: Vec<(usize, usize, Option<FopError>)>,
     ) -> Locked {
-        let lacking: Mask = outcome.iter().filter(|(_, _, error)| error.is_some()).map(|(_, child, _)| *child).collect();
+        let lacking: Mask =
+            outcome.iter().filter(|(_, _, error)| error.is_some()).map(|(_, child, _)| *child).collect();
         let on = children - lacking;
         let partial: Vec<(usize, usize)> = outcome
             .iter()

@@ -5,7 +5,7 @@ use ladrillo_translator::fop::{File, XattropKind};
 use ladrillo_translator::{Context, Dict, Fop, Gfid, Reply, Value};
 
 use crate::translators::replicate::fops::successes;
-use crate::translators::replicate::{ChildReply, Changelog, Marks, Mask, Replicate, Segment};
+use crate::translators::replicate::{Changelog, ChildReply, Marks, Mask, Replicate, Segment};
 
 /// Key of an xattrop's xdata: the brick keeps `indices/entry-changes/<directory>/<name>` (granular entry heal).
 const ENTRY_IN: &str = "glusterfs.xattrop-entry-create";
@@ -68,13 +68,7 @@ impl Replicate {
     }
 
     /// Takes the dirty mark back, `times` over, and accuses `missed` of one operation. Answers who has it.
-    pub(crate) async fn post_op(
-        &self,
-        context: &Context,
-        on: Mask,
-        target: Target,
-        marks: PostOp<'_>,
-    ) -> Mask {
+    pub(crate) async fn post_op(&self, context: &Context, on: Mask, target: Target, marks: PostOp<'_>) -> Mask {
         let mut missed = marks.missed;
         let mut dirty = marks.dirty;
         if self.is_sabotaged(super::super::Sabotage::SkipPostOp) {

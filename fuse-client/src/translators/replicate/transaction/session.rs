@@ -460,7 +460,8 @@ impl Replicate {
             return children;
         }
         let file = file.unwrap_or(File { gfid: inode.gfid, fd: None });
-        let xdata = Dict::new().with("batch-fsync", Value::Int(1)).with("glusterfs-internal-fop", Value::Str("yes".into()));
+        let xdata =
+            Dict::new().with("batch-fsync", Value::Int(1)).with("glusterfs-internal-fop", Value::Str("yes".into()));
         let fop = Fop::Fsync { file, datasync: true, xdata };
         let replies = self.send_all(children, context, &fop).await;
         for (child, reply) in &replies {

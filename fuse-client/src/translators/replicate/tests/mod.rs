@@ -1,0 +1,192 @@
+//! The translator over in-memory bricks.
+
+pub(crate) mod bench;
+
+use std::time::Duration;
+
+use ladrillo_translator::error::errno::{EIO, ENOENT, ENOSPC, ENOTCONN};
+use ladrillo_translator::option::Options;
+use ladrillo_translator::{Dict, Fop, Gfid, Reply};
+
+use bench::{at, bricks, pass, run};
+
+const SETTLE: Duration = Duration::from_secs(3);
+
+#[test]
+fn a_write_reaches_every_brick_and_leaves_no_mark() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        client.write(file, 0, b"hello").await.unwrap();
+        client.write(file, 5, b" world").await.unwrap();
+        assert_eq!(client.read(file.gfid).await.unwrap(), b"hello world");
+        pass(SETTLE).await;
+    });
+    assert_eq!(world.differences(), Vec::<String>::new());
+    assert_eq!(world.marks(), Vec::<String>::new());
+    assert_eq!(world.locks[0].counts().granted, 0);
+    // One lock, one mark, two writes, one sync, one mark, one unlock: the eager lock works.
+    let log: Vec<String> = client.wires[0].log.lock().iter().filter(|kind| *kind != "LOOKUP").cloned().collect();
+    let data: Vec<&str> = log.iter().skip_while(|kind| *kind != "INODELK").map(String::as_str).collect();
+    let data: Vec<&str> = data.into_iter().filter(|kind| *kind != "READ").collect();
+    assert_eq!(data, ["INODELK", "FXATTROP", "WRITE", "WRITE", "FSYNC", "FXATTROP", "INODELK"]);
+}
+
+#[test]
+fn a_brick_that_was_away_is_accused_before_the_answer() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        client.write(file, 0, b"one").await.unwrap();
+        client.wires[2].cut();
+        client.write(file, 0, b"two").await.unwrap();
+        let accusing = world.marks().iter().filter(|mark| mark.contains("trusted.afr.v-client-2")).count();
+        assert_eq!(accusing, 2, "{:?}", world.marks());
+        client.wires[2].mend();
+        pass(SETTLE).await;
+        for _ in 0..5 {
+            assert_eq!(client.read(file.gfid).await.unwrap(), b"two");
+        }
+        // With the others away, the stale copy is no answer.
+        client.wires[0].cut();
+        assert_eq!(client.read(file.gfid).await.unwrap(), b"two");
+        client.wires[1].cut();
+        assert_eq!(client.read(file.gfid).await.unwrap_err().errno, ENOTCONN);
+    });
+}
+
+#[test]
+fn without_a_quorum_nothing_is_written() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        client.wires[1].cut();
+        client.wires[2].cut();
+        assert_eq!(client.write(file, 0, b"x").await.unwrap_err().errno, ENOTCONN);
+        assert_eq!(client.create(Gfid::ROOT, "g").await.unwrap_err().errno, ENOTCONN);
+        assert_eq!(client.lookup(Gfid::ROOT, "f").await.unwrap_err().errno, ENOTCONN);
+    });
+}
+
+#[test]
+fn a_refusal_by_all_is_the_answer_and_leaves_no_mark() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        for wire in &client.wires {
+            wire.refuse.lock().push(("WRITE", ENOSPC));
+        }
+        assert_eq!(client.write(file, 0, b"x").await.unwrap_err().errno, ENOSPC);
+        pass(SETTLE).await;
+    });
+    assert_eq!(world.marks(), Vec::<String>::new());
+}
+
+#[test]
+fn a_write_that_one_brick_refused_is_read_from_the_others() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        client.wires[0].refuse.lock().push(("WRITE", ENOSPC));
+        client.write(file, 0, b"kept").await.unwrap();
+        client.wires[0].refuse.lock().clear();
+        pass(SETTLE).await;
+        assert_eq!(client.read(file.gfid).await.unwrap(), b"kept");
+        client.wires[1].cut();
+        // The good one and the accused one are a quorum; the good one answers.
+        assert_eq!(client.read(file.gfid).await.unwrap(), b"kept");
+    });
+}
+
+#[test]
+fn names_made_while_a_brick_was_away_are_seen_and_those_removed_are_not() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        client.create(Gfid::ROOT, "old").await.unwrap();
+        client.wires[0].cut();
+        let new = client.create(Gfid::ROOT, "new").await.unwrap();
+        client.ask(Fop::Unlink { entry: at(Gfid::ROOT, "old"), flags: 0, xdata: Dict::new() }).await.unwrap();
+        client.wires[0].mend();
+        client.wires[1].cut();
+        assert_eq!(client.lookup(Gfid::ROOT, "new").await.unwrap(), new.gfid);
+        assert_eq!(client.lookup(Gfid::ROOT, "old").await.unwrap_err().errno, ENOENT);
+    });
+}
+
+#[test]
+fn contention_ends_the_eager_lock_at_once() {
+    let world = bricks(3);
+    let (one, two) = (world.client(Options::new()), world.client(Options::new()));
+    run(async {
+        let file = one.create(Gfid::ROOT, "f").await.unwrap();
+        one.write(file, 0, b"one").await.unwrap();
+        let anonymous = ladrillo_translator::fop::File { gfid: file.gfid, fd: None };
+        two.write(anonymous, 0, b"two").await.unwrap();
+        assert_eq!(one.read(file.gfid).await.unwrap(), b"two");
+        pass(Duration::from_millis(1)).await;
+        one.write(file, 0, b"six").await.unwrap();
+        assert_eq!(two.read(file.gfid).await.unwrap(), b"six");
+        pass(SETTLE).await;
+    });
+    assert_eq!(world.marks(), Vec::<String>::new());
+    assert_eq!(world.differences(), Vec::<String>::new());
+    assert_eq!(world.locks[1].counts().granted, 0);
+}
+
+#[test]
+fn a_listing_survives_its_brick() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        for n in 0..40 {
+            client.create(Gfid::ROOT, &format!("file-{n}")).await.unwrap();
+        }
+        let fd = ladrillo_translator::FdId(1);
+        client.ask(Fop::Opendir { gfid: Gfid::ROOT, fd, xdata: Dict::new() }).await.unwrap();
+        let file = ladrillo_translator::fop::File { gfid: Gfid::ROOT, fd: Some(fd) };
+        let mut names = Vec::new();
+        let mut offset = 0;
+        loop {
+            let fop = Fop::Readdir { file, offset, size_bytes: 512, xdata: Dict::new() };
+            let Reply::Entries { entries, .. } = client.ask(fop).await.unwrap() else { panic!() };
+            let Some(last) = entries.last() else { break };
+            offset = last.offset;
+            names.extend(entries.iter().map(|entry| String::from_utf8_lossy(&entry.name).into_owned()));
+            if names.len() > 10 && names.len() < 25 {
+                let open = client.replicate.open_file(fd).unwrap();
+                let child = open.listing.lock().child.unwrap();
+                client.wires[child].cut();
+            }
+        }
+        let mut files: Vec<_> = names.into_iter().filter(|name| name.starts_with("file")).collect();
+        let all = files.len();
+        files.sort();
+        files.dedup();
+        assert_eq!((files.len(), all), (40, 40));
+    });
+}
+
+#[test]
+fn mutual_accusation_is_split_brain() {
+    let world = bricks(2);
+    let none = || Options::new().with("quorum-type", "none");
+    let (one, two) = (world.client(none()), world.client(none()));
+    run(async {
+        let file = one.create(Gfid::ROOT, "f").await.unwrap();
+        pass(SETTLE).await;
+        one.wires[0].cut();
+        two.wires[1].cut();
+        let anonymous = ladrillo_translator::fop::File { gfid: file.gfid, fd: None };
+        one.write(anonymous, 0, b"one").await.unwrap();
+        two.write(anonymous, 0, b"two").await.unwrap();
+        pass(SETTLE).await;
+        one.wires[0].mend();
+        assert_eq!(one.read(file.gfid).await.unwrap_err().errno, EIO);
+    });
+}
