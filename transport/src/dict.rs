@@ -183,9 +183,16 @@ fn without_nul(mut bytes: Bytes) -> Bytes {
 /// Writes a `gfx_iattx`.
 pub fn write_iatt(writer: &mut Writer, iatt: &Iatt) {
     writer.raw(&iatt.gfid.0);
-    for number in
-        [iatt.flags, iatt.ino, iatt.dev, iatt.rdev, iatt.size_bytes, iatt.blocks, iatt.attributes, iatt.attributes_mask]
-    {
+    for number in [
+        iatt.flags,
+        iatt.ino,
+        iatt.dev,
+        rdev_to_wire(iatt.rdev),
+        iatt.size_bytes,
+        iatt.blocks,
+        iatt.attributes,
+        iatt.attributes_mask,
+    ] {
         writer.u64(number);
     }
     let times = [iatt.atime, iatt.mtime, iatt.ctime, iatt.btime];
@@ -215,7 +222,7 @@ pub fn read_iatt(reader: &mut Reader) -> Result<Iatt, DecodeError> {
         flags: u64_at(16),
         ino: u64_at(24),
         dev: u64_at(32),
-        rdev: u64_at(40),
+        rdev: rdev_from_wire(u64_at(40)),
         size_bytes: u64_at(48),
         blocks: u64_at(56),
         attributes: u64_at(64),
@@ -230,6 +237,20 @@ pub fn read_iatt(reader: &mut Reader) -> Result<Iatt, DecodeError> {
         block_size_bytes: u32_at(140),
         mode: u32_at(144),
     })
+}
+
+/// A Linux `dev_t` as an iatt carries it: major in the upper half, minor in the lower (`ia_makedev`, iatt.h of 10.3).
+/// MKNOD's own argument is a plain `dev_t`.
+pub fn rdev_to_wire(rdev: u64) -> u64 {
+    let major = (rdev >> 8) & 0xfff | (rdev >> 32) & !0xfff;
+    let minor = rdev & 0xff | (rdev >> 12) & 0xffff_ff00;
+    major << 32 | minor
+}
+
+/// The inverse of [`rdev_to_wire`].
+pub fn rdev_from_wire(wire: u64) -> u64 {
+    let (major, minor) = (wire >> 32, wire & 0xffff_ffff);
+    (major & 0xfff) << 8 | (major & !0xfff) << 32 | minor & 0xff | (minor & !0xff) << 12
 }
 
 /// Size of a `gfx_iattx`.
@@ -352,6 +373,14 @@ mod tests {
         let mut writer = Writer::default();
         write_dict(&mut writer, dict, empty);
         writer.finish()
+    }
+
+    #[test]
+    fn device_numbers_are_split_on_the_wire() {
+        assert_eq!(rdev_to_wire(0x103), 1 << 32 | 3);
+        for rdev in [0, 0x103, 0xfff_ff, 0x1234_5678_9abc_def0, u64::MAX] {
+            assert_eq!(rdev_from_wire(rdev_to_wire(rdev)), rdev);
+        }
     }
 
     #[test]

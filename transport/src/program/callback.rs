@@ -8,7 +8,7 @@ use ladrillo_translator::{Dict, Gfid, Iatt, Timespec};
 use super::fop4::{read_flock, write_flock};
 use super::{MAX_TEXT_BYTES, body, text};
 use crate::Message;
-use crate::dict::{read_untyped, write_untyped};
+use crate::dict::{rdev_from_wire, rdev_to_wire, read_untyped, write_untyped};
 use crate::xdr::{DecodeError, EncodeError, Reader, Writer};
 
 /// Program number.
@@ -196,7 +196,7 @@ fn write_old_iatt(w: &mut Writer, iatt: &Iatt) {
     for number in [iatt.mode, iatt.nlink, iatt.uid, iatt.gid] {
         w.u32(number);
     }
-    w.u64(iatt.rdev);
+    w.u64(rdev_to_wire(iatt.rdev));
     w.u64(iatt.size_bytes);
     w.u32(iatt.block_size_bytes);
     w.u64(iatt.blocks);
@@ -211,7 +211,7 @@ fn read_old_iatt(r: &mut Reader) -> Result<Iatt, DecodeError> {
     let (ino, dev) = (r.u64("ino")?, r.u64("dev")?);
     let (mode, nlink) = (r.u32("mode")?, r.u32("nlink")?);
     let (uid, gid) = (r.u32("uid")?, r.u32("gid")?);
-    let (rdev, size_bytes) = (r.u64("rdev")?, r.u64("size")?);
+    let (rdev, size_bytes) = (rdev_from_wire(r.u64("rdev")?), r.u64("size")?);
     let (block_size_bytes, blocks) = (r.u32("block size")?, r.u64("blocks")?);
     let mut time = || -> Result<Timespec, DecodeError> {
         Ok(Timespec { seconds: i64::from(r.u32("seconds")?), nanos: r.u32("nanoseconds")? })
