@@ -1,0 +1,499 @@
+//! Extended attributes: what clients may see and set, GlusterFS's virtual ones, and xattrop.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use ladrillo_translator::error::errno;
+use ladrillo_translator::fop::XattropKind;
+use ladrillo_translator::{Context, Dict, FileType, FopError, FopResult, Gfid, Iatt, Reply, Value};
+use rustix::fs::{OFlags, XattrFlags};
+
+use super::brick::{Brick, VOLUME_ID_KEY};
+use super::file::fill_open_count;
+use super::handle::{GFID2PATH_PREFIX, handle_path, parse_gfid2path};
+use super::inode::{GFID_KEY, Inode, MDATA_KEY, Touch, decode_mdata};
+use super::sys::{self, Explain};
+
+/// Most bytes of a file a lookup carries (`glusterfs.content`). Source: our bound; quick-read asks for at most 1 MiB.
+const CONTENT_MAX_BYTES: u64 = 1 << 20;
+/// Most bytes of one xattropped value. Source: our bound; AFR's have 12, disperse's 16.
+const XATTROP_MAX_BYTES: usize = 4096;
+
+/// Keys of a request's xdata that ask for no xattr.
+const NOT_XATTRS: [&str; 9] = [
+    "gfid-req",
+    "glusterfs-internal-fop",
+    "glusterfs.entrylk-count",
+    "glusterfs.inodelk-count",
+    "glusterfs.posixlk-count",
+    "glusterfs.parent-entrylk",
+    "gfidless-lookup",
+    "glusterfs.inodelk-dom-count",
+    "list-xattr",
+];
+
+impl Brick {
+    /// Answers what a lookup's (readdirp's, write's...) xdata asks of an inode.
+    pub fn answer_xdata(&self, inode: &Inode, iatt: &Iatt, request: &Dict) -> Dict {
+        let mut out = Dict::new();
+        let mut names: Option<Vec<Vec<u8>>> = None;
+        for (key, value) in request.iter() {
+            let text = std::str::from_utf8(key).unwrap_or("");
+            if NOT_XATTRS.contains(&text) {
+                continue;
+            }
+            match text {
+                "glusterfs.content" => {
+                    let limit =
+                        request.int(key).and_then(|n| u64::try_from(n).ok()).unwrap_or(0).min(CONTENT_MAX_BYTES);
+                    if iatt.is_regular() && iatt.size_bytes <= limit {
+                        self.answer_content(inode, iatt.size_bytes, &mut out);
+                    }
+                }
+                "glusterfs.open-fd-count" | "glusterfs.open-active-fd-count" => {
+                    let opens = inode.opens.load(Ordering::Relaxed);
+                    out.set(key.clone(), Value::Uint(u64::from(opens)));
+                }
+                "gf_request_link_count" => out.set(key.clone(), value.clone()),
+                "get-size" if iatt.is_regular() => out.set(key.clone(), Value::Uint(iatt.size_bytes)),
+                "glusterfs.ancestry.path" => {
+                    if let Ok(path) = self.volume_path(inode) {
+                        out.set(key.clone(), Value::Str(path.into()));
+                    }
+                }
+                _ => {
+                    let names = names.get_or_insert_with(|| sys::list_xattrs(&inode.path).unwrap_or_default());
+                    for name in names.iter().filter(|name| matches_pattern(key, name)) {
+                        if let Ok(Some(value)) = sys::get_xattr(&inode.path, name) {
+                            out.set(name.clone(), Value::Ptr(value.into()));
+                        }
+                    }
+                }
+            }
+        }
+        if request.contains("list-xattr") {
+            let names = names.unwrap_or_else(|| sys::list_xattrs(&inode.path).unwrap_or_default());
+            for name in names {
+                let hidden = [GFID_KEY, VOLUME_ID_KEY, "security.selinux"].iter().any(|k| k.as_bytes() == name)
+                    || is_georep(&name)
+                    || is_marker(&name)
+                    || name.starts_with(GFID2PATH_PREFIX.as_bytes());
+                if !hidden
+                    && !out.contains(&name)
+                    && let Ok(Some(value)) = sys::get_xattr(&inode.path, &name)
+                {
+                    out.set(name, Value::Ptr(value.into()));
+                }
+            }
+        }
+        out
+    }
+
+    fn answer_content(&self, inode: &Inode, size_bytes: u64, out: &mut Dict) {
+        let mut content = Vec::with_capacity(size_bytes as usize);
+        let read = sys::reopen(&inode.path, OFlags::RDONLY)
+            .and_then(|fd| rustix::io::pread(&fd, rustix::buffer::spare_capacity(&mut content), 0));
+        match read {
+            Ok(n) if n as u64 == size_bytes => out.set("glusterfs.content", Value::Ptr(content.into())),
+            // It changed meanwhile, or cannot be read: the client reads as usual.
+            _ => {}
+        }
+    }
+
+    /// GETXATTR, FGETXATTR.
+    pub fn getxattr(&self, context: &Context, inode: &Arc<Inode>, name: &[u8], xdata: &Dict) -> FopResult {
+        let answer =
+            |value: Value| Ok(Reply::Xattrs { xattrs: Dict::new().with(name.to_vec(), value), xdata: Dict::new() });
+        let absent =
+            || FopError::new(errno::ENODATA, format!("{} has no {}", inode.gfid, String::from_utf8_lossy(name)));
+        if name.is_empty() {
+            return self.list(context, inode, xdata);
+        }
+        if is_georep(name) && context.pid != -1
+            || name == MDATA_KEY.as_bytes() && !context.is_internal()
+            || name.starts_with(GFID2PATH_PREFIX.as_bytes())
+        {
+            return Err(absent());
+        }
+        match std::str::from_utf8(name).unwrap_or("") {
+            "glusterfs.open-fd-count" => answer(Value::Uint(u64::from(inode.is_open()))),
+            "glusterfs.pathinfo" | "trusted.glusterfs.pathinfo" => {
+                let node = match self.options.node_uuid {
+                    Some(uuid) if self.options.node_uuid_pathinfo => uuid.to_string(),
+                    _ => self.options.hostname.clone(),
+                };
+                let mut text = format!("<POSIX({}):{node}:{}", self.path.display(), self.path.display()).into_bytes();
+                match self.volume_path(inode) {
+                    Ok(path) => text.extend_from_slice(&path),
+                    Err(_) => text.extend_from_slice(format!("/.glusterfs/{}", handle_path(inode.gfid)).as_bytes()),
+                }
+                text.push(b'>');
+                answer(Value::Str(text.into()))
+            }
+            "trusted.glusterfs.node-uuid" => match self.options.node_uuid {
+                Some(uuid) => answer(Value::Str(uuid.to_string().into())),
+                None => Err(absent()),
+            },
+            "glusterfs.gfidtopath" if !self.options.gfid2path => Err(absent()),
+            "glusterfs.gfidtopath" => answer(Value::Str(self.all_paths(inode)?.into())),
+            "glusterfs.gfid2path" | "glusterfs.ancestry.path" => answer(Value::Str(self.volume_path(inode)?.into())),
+            text if text.starts_with("glusterfs.get_real_filename:") => {
+                let wanted = text.strip_prefix("glusterfs.get_real_filename:").unwrap_or("");
+                answer(Value::Str(self.real_filename(inode, wanted)?.into()))
+            }
+            _ => match sys::get_xattr(&inode.path, name) {
+                Ok(Some(value)) => answer(Value::Ptr(value.into())),
+                Ok(None) => Err(absent()),
+                Err(e) => Err(sys::failure(e, &format!("{} of {}", String::from_utf8_lossy(name), inode.gfid))),
+            },
+        }
+    }
+
+    fn list(&self, context: &Context, inode: &Inode, xdata: &Dict) -> FopResult {
+        let names = sys::list_xattrs(&inode.path).explain(|| format!("xattrs of {}", inode.gfid))?;
+        let mut xattrs = Dict::new();
+        for name in names {
+            let hidden = is_georep(&name)
+                || name == MDATA_KEY.as_bytes() && !context.is_internal()
+                || name.starts_with(GFID2PATH_PREFIX.as_bytes());
+            if !hidden
+                && let Some(value) = sys::get_xattr(&inode.path, &name)
+                    .explain(|| format!("{} of {}", String::from_utf8_lossy(&name), inode.gfid))?
+            {
+                xattrs.set(name, Value::Ptr(value.into()));
+            }
+        }
+        let mut out = Dict::new();
+        fill_open_count(inode, xdata, &mut out);
+        Ok(Reply::Xattrs { xattrs, xdata: out })
+    }
+
+    /// One path of an inode within the volume.
+    pub fn volume_path(&self, inode: &Inode) -> FopResult<Vec<u8>> {
+        match inode.kind {
+            FileType::Directory => self.directory_path(inode.gfid),
+            _ => self
+                .file_paths(inode)?
+                .into_iter()
+                .next()
+                .ok_or_else(|| FopError::new(errno::ENODATA, format!("no path is recorded for {}", inode.gfid))),
+        }
+    }
+
+    fn file_paths(&self, inode: &Inode) -> FopResult<Vec<Vec<u8>>> {
+        let names = sys::list_xattrs(&inode.path).explain(|| format!("xattrs of {}", inode.gfid))?;
+        let mut paths = Vec::new();
+        for name in names.iter().filter(|n| n.starts_with(GFID2PATH_PREFIX.as_bytes())) {
+            let Ok(Some(value)) = sys::get_xattr(&inode.path, name) else { continue };
+            let Some((parent, name)) = parse_gfid2path(&value) else { continue };
+            let mut path = self.directory_path(parent)?;
+            if path != b"/" {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+            paths.push(path);
+        }
+        Ok(paths)
+    }
+
+    fn all_paths(&self, inode: &Inode) -> FopResult<Vec<u8>> {
+        if inode.kind == FileType::Directory {
+            return self.directory_path(inode.gfid);
+        }
+        let paths = self.file_paths(inode)?;
+        if paths.is_empty() {
+            return Err(FopError::new(errno::ENODATA, format!("no path is recorded for {}", inode.gfid)));
+        }
+        Ok(paths.join(&b':'))
+    }
+
+    fn real_filename(&self, directory: &Inode, wanted: &str) -> FopResult<Vec<u8>> {
+        let what = || format!("searching {} for {wanted:?}", directory.gfid);
+        let fd = sys::reopen(&directory.path, OFlags::RDONLY | OFlags::DIRECTORY).explain(what)?;
+        for entry in rustix::fs::Dir::read_from(&fd).explain(what)? {
+            let entry = entry.explain(what)?;
+            if entry.file_name().to_bytes().eq_ignore_ascii_case(wanted.as_bytes()) {
+                return Ok(entry.file_name().to_bytes().to_vec());
+            }
+        }
+        Err(FopError::new(errno::ENODATA, format!("{} has no entry like {wanted:?}", directory.gfid)))
+    }
+
+    /// SETXATTR, FSETXATTR.
+    pub fn setxattr(&self, context: &Context, inode: &Inode, xattrs: &Dict, flags: u32, xdata: &Dict) -> FopResult {
+        if let Some(Value::Mdata(mdata)) = xdata.get("set-ctime-mdata").or_else(|| xattrs.get("set-ctime-mdata")) {
+            inode.merge_times(*mdata)?;
+        }
+        let flags = XattrFlags::from_bits(flags)
+            .ok_or_else(|| FopError::new(errno::EINVAL, format!("setxattr with flags {flags:#x}")))?;
+        for (key, value) in xattrs.iter() {
+            self.set_pair(inode, key, value, flags)?;
+        }
+        self.touch(context, inode, Touch::CHANGE);
+        let mut out = Dict::new();
+        fill_open_count(inode, xdata, &mut out);
+        Ok(Reply::Done { xdata: out })
+    }
+
+    /// Sets one xattr as a client asks; keys that are requests, not xattrs, and those only the brick sets are left out.
+    pub fn set_pair(&self, inode: &Inode, key: &Bytes, value: &Value, flags: XattrFlags) -> FopResult<()> {
+        let text = std::str::from_utf8(key).unwrap_or("");
+        let refuse = |errno: i32| Err(FopError::new(errno, format!("{text} cannot be set by clients")));
+        match text {
+            GFID_KEY | VOLUME_ID_KEY | "trusted.io-stats-dump" | "set-ctime-mdata" => return Ok(()),
+            "glusterfs.pathinfo" | "trusted.glusterfs.pathinfo" => return refuse(errno::EACCES),
+            MDATA_KEY => {
+                return match value {
+                    Value::Mdata(mdata) => inode.merge_times(*mdata),
+                    _ => match value_bytes(value).and_then(|raw| decode_mdata(&raw)) {
+                        Some(mdata) => inode.merge_times(mdata),
+                        None => Err(FopError::new(errno::EINVAL, format!("{MDATA_KEY} of a wrong form"))),
+                    },
+                };
+            }
+            _ if text.starts_with(GFID2PATH_PREFIX) => return refuse(errno::EOPNOTSUPP),
+            _ if text.starts_with("glusterfs.internal-ctx") || text.starts_with("force-replace") => return Ok(()),
+            _ => {}
+        }
+        if !is_xattr_name(key) {
+            return match text.starts_with("glusterfs.") {
+                // Requests to translators that are not here.
+                true => refuse(errno::EOPNOTSUPP),
+                false => Err(FopError::new(errno::EOPNOTSUPP, format!("{text:?} is in no namespace of xattrs"))),
+            };
+        }
+        let Some(raw) = value_bytes(value) else {
+            return Err(FopError::new(errno::EINVAL, format!("the value of {text} is of a type that no xattr has")));
+        };
+        sys::set_xattr(&inode.path, key, &raw, flags).explain(|| format!("setting {text} of {}", inode.gfid))
+    }
+
+    /// REMOVEXATTR, FREMOVEXATTR. A dict of keys in xdata (`trusted.glusterfs.*` bulk removal) is not part of 4.x v1.
+    pub fn removexattr(&self, context: &Context, inode: &Inode, name: &[u8]) -> FopResult {
+        let text = String::from_utf8_lossy(name);
+        if name == GFID_KEY.as_bytes()
+            || name == VOLUME_ID_KEY.as_bytes()
+            || name.starts_with(GFID2PATH_PREFIX.as_bytes())
+        {
+            return Err(FopError::new(errno::EPERM, format!("{text} cannot be removed by clients")));
+        }
+        if !is_xattr_name(name) {
+            return Err(FopError::new(errno::ENODATA, format!("{} has no {text}", inode.gfid)));
+        }
+        sys::remove_xattr(&inode.path, name).explain(|| format!("removing {text} of {}", inode.gfid))?;
+        if name == MDATA_KEY.as_bytes() {
+            inode.forget_times();
+        } else {
+            self.touch(context, inode, Touch::CHANGE);
+        }
+        Ok(Reply::done())
+    }
+
+    /// XATTROP, FXATTROP: all keys under the inode's lock, so that no two operations mix.
+    pub fn xattrop(&self, inode: &Inode, kind: XattropKind, xattrs: &Dict, xdata: &Dict) -> FopResult {
+        let mut changed = Dict::new();
+        let _lock = inode.lock();
+        for (key, value) in xattrs.iter() {
+            let text = String::from_utf8_lossy(key).into_owned();
+            let what = || format!("xattrop of {text} of {}", inode.gfid);
+            if !is_xattr_name(key) || key.as_ref() == GFID_KEY.as_bytes() || key.as_ref() == VOLUME_ID_KEY.as_bytes() {
+                return Err(FopError::new(errno::EPERM, format!("{text} takes no xattrop")));
+            }
+            let Some(operand) = value_bytes(value).filter(|v| v.len() <= XATTROP_MAX_BYTES) else {
+                return Err(FopError::new(errno::EINVAL, format!("{}: a value of a wrong type or size", what())));
+            };
+            let stored = sys::get_xattr(&inode.path, key).explain(what)?;
+            let outcome = combine(kind, stored.as_deref(), &operand).ok_or_else(|| {
+                FopError::new(errno::EINVAL, format!("{}: a value of {} bytes", what(), operand.len()))
+            })?;
+            if let Some(store) = outcome.store {
+                sys::set_xattr(&inode.path, key, &store, XattrFlags::empty()).explain(what)?;
+            }
+            if let Some(answer) = outcome.answer {
+                changed.set(key.clone(), Value::Ptr(answer.into()));
+            }
+        }
+        drop(_lock);
+        let mut out = Dict::new();
+        fill_open_count(inode, xdata, &mut out);
+        if let Ok(iatt) = inode.iatt()
+            && !xdata.is_empty()
+        {
+            for (key, value) in self.answer_xdata(inode, &iatt, xdata).iter() {
+                out.set(key.clone(), value.clone());
+            }
+        }
+        Ok(Reply::Xattrs { xattrs: changed, xdata: out })
+    }
+}
+
+/// What an xattrop does: what is stored (`None` = nothing changes) and what is answered.
+struct Outcome {
+    store: Option<Vec<u8>>,
+    answer: Option<Vec<u8>>,
+}
+
+/// Meets `operand` with what is stored. An operand of zeros only reads; a key that is not there reads as zeros.
+/// `None` = the operand's length does not fit the kind.
+fn combine(kind: XattropKind, stored: Option<&[u8]>, operand: &[u8]) -> Option<Outcome> {
+    let (width, with_default) = match kind {
+        XattropKind::GetAndSet => {
+            return Some(Outcome { store: Some(operand.to_vec()), answer: stored.map(<[u8]>::to_vec) });
+        }
+        XattropKind::AddArray => (4, false),
+        XattropKind::AddArray64 => (8, false),
+        XattropKind::AddArrayWithDefault => (4, true),
+        XattropKind::AddArray64WithDefault => (8, true),
+        XattropKind::OrArray | XattropKind::AndArray => (1, false),
+    };
+    // With a default the first half is added and the second is where to start from.
+    let len = if with_default { operand.len() / 2 } else { operand.len() };
+    if len == 0 || !len.is_multiple_of(width) || (with_default && !operand.len().is_multiple_of(2)) {
+        return None;
+    }
+    let (delta, default) = operand.split_at(len);
+    let mut array = match stored {
+        Some(found) => found.to_vec(),
+        None => vec![0; len],
+    };
+    array.resize(len, 0);
+    if operand.iter().all(|b| *b == 0) {
+        return Some(Outcome { store: None, answer: Some(array) });
+    }
+    for (i, (slot, delta)) in array.chunks_exact_mut(width).zip(delta.chunks_exact(width)).enumerate() {
+        let start = if with_default && slot.iter().all(|b| *b == 0) {
+            default.get(i * width..(i + 1) * width)?.to_vec()
+        } else {
+            slot.to_vec()
+        };
+        match kind {
+            XattropKind::OrArray => slot.copy_from_slice(&[start.first()? | delta.first()?]),
+            XattropKind::AndArray => slot.copy_from_slice(&[start.first()? & delta.first()?]),
+            _ if width == 4 => {
+                let sum =
+                    i32::from_be_bytes(start.try_into().ok()?).wrapping_add(i32::from_be_bytes(delta.try_into().ok()?));
+                slot.copy_from_slice(&sum.to_be_bytes());
+            }
+            _ => {
+                let sum =
+                    i64::from_be_bytes(start.try_into().ok()?).wrapping_add(i64::from_be_bytes(delta.try_into().ok()?));
+                slot.copy_from_slice(&sum.to_be_bytes());
+            }
+        }
+    }
+    Some(Outcome { store: Some(array.clone()), answer: Some(array) })
+}
+
+/// The bytes an xattr gets from a value.
+pub fn value_bytes(value: &Value) -> Option<Bytes> {
+    Some(match value {
+        Value::Str(b) | Value::StrOld(b) | Value::Ptr(b) => b.clone(),
+        Value::Gfid(gfid) => Bytes::copy_from_slice(&gfid.0),
+        Value::Int(n) => Bytes::from(n.to_string()),
+        Value::Uint(n) => Bytes::from(n.to_string()),
+        Value::Mdata(mdata) => Bytes::copy_from_slice(&super::inode::encode_mdata(mdata)),
+        Value::Double(_) | Value::Iatt(_) => return None,
+    })
+}
+
+/// Whether `name` is in one of Linux's namespaces.
+pub fn is_xattr_name(name: &[u8]) -> bool {
+    [&b"trusted."[..], b"user.", b"security.", b"system."]
+        .iter()
+        .any(|space| name.len() > space.len() && name.starts_with(space))
+}
+
+/// Geo-replication's marks, kept from everybody but its own worker.
+fn is_georep(name: &[u8]) -> bool {
+    [
+        "*.glusterfs.*.stime",
+        "*.glusterfs.*.xtime",
+        "*.glusterfs.lockinfo",
+        "*.glusterfs.*.entry_stime",
+        "*.glusterfs.volume-mark.*",
+    ]
+    .iter()
+    .any(|pattern| matches_pattern(pattern.as_bytes(), name))
+}
+
+fn is_marker(name: &[u8]) -> bool {
+    ["trusted.glusterfs.quota.*", "trusted.glusterfs.*.xtime"].iter().any(|p| matches_pattern(p.as_bytes(), name))
+}
+
+/// fnmatch(3) with `*` and `?` only: all that GlusterFS's own patterns use.
+pub fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || *c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => match star {
+                Some((at, matched)) => {
+                    star = Some((at, matched + 1));
+                    p = at + 1;
+                    n = matched + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.get(p..).unwrap_or_default().iter().all(|c| *c == b'*')
+}
+
+/// The gfid a creating fop must bring.
+pub fn gfid_request(xdata: &Dict) -> FopResult<Gfid> {
+    match xdata.gfid("gfid-req") {
+        Some(gfid) if gfid.is_null() || gfid.is_root() => {
+            Err(FopError::new(errno::EINVAL, format!("gfid-req {gfid} is no new inode's gfid")))
+        }
+        Some(gfid) => Ok(gfid),
+        None => Err(FopError::new(errno::EPERM, "a creating fop without gfid-req")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn be(numbers: &[i32]) -> Vec<u8> {
+        numbers.iter().flat_map(|n| n.to_be_bytes()).collect()
+    }
+
+    #[test]
+    fn counters_add_and_zeros_only_read() {
+        let outcome = combine(XattropKind::AddArray, Some(&be(&[1, 2, 3])), &be(&[1, -2, 0])).unwrap();
+        assert_eq!(outcome.store, Some(be(&[2, 0, 3])));
+        assert_eq!(outcome.answer, Some(be(&[2, 0, 3])));
+        let outcome = combine(XattropKind::AddArray, None, &be(&[0, 0, 0])).unwrap();
+        assert_eq!((outcome.store, outcome.answer), (None, Some(be(&[0, 0, 0]))));
+        assert!(combine(XattropKind::AddArray, None, &[1, 2, 3]).is_none());
+        assert!(combine(XattropKind::AddArray64, None, &be(&[1])).is_none());
+        assert!(combine(XattropKind::AddArray, None, &[]).is_none());
+    }
+
+    #[test]
+    fn defaults_and_get_and_set() {
+        let outcome = combine(XattropKind::AddArrayWithDefault, None, &be(&[1, 10])).unwrap();
+        assert_eq!(outcome.store, Some(be(&[11])));
+        let outcome = combine(XattropKind::AddArrayWithDefault, Some(&be(&[5])), &be(&[1, 10])).unwrap();
+        assert_eq!(outcome.store, Some(be(&[6])));
+        let outcome = combine(XattropKind::GetAndSet, Some(b"old"), b"new").unwrap();
+        assert_eq!((outcome.store, outcome.answer), (Some(b"new".to_vec()), Some(b"old".to_vec())));
+    }
+
+    #[test]
+    fn patterns() {
+        assert!(matches_pattern(b"trusted.afr.*", b"trusted.afr.gv0-client-0"));
+        assert!(matches_pattern(b"*.glusterfs.*.stime", b"trusted.glusterfs.x.y.stime"));
+        assert!(!matches_pattern(b"user.a", b"user.ab"));
+        assert!(matches_pattern(b"*", b""));
+    }
+}
