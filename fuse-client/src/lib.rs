@@ -5,5 +5,4 @@ pub mod executor;
 pub mod front;
 pub mod graph;
 pub mod heal;
-pub mod simulate;
 pub mod translators;

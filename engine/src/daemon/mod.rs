@@ -1,0 +1,314 @@
+//! The process around a brick: command line, volfile from glusterd, portmap, signals.
+
+pub mod admin;
+pub mod args;
+pub mod process;
+pub mod rpc;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use clap::Parser;
+use ladrillo_translator::Dict;
+use ladrillo_translator::option::Options;
+use ladrillo_translator::volfile::Volfile;
+use ladrillo_transport::program::{callback, handshake, portmap};
+
+use crate::graph::Graph;
+use crate::runtime::{GlommioRuntime, Pool};
+use crate::server::{Server, ServerConfig};
+use args::{Args, split_option};
+use process::{Log, PidFile, Report};
+use rpc::{Client, Glusterd};
+
+/// How long glusterd may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts to reach glusterd again.
+const AGAIN: Duration = Duration::from_secs(3);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The program. Returns the exit code.
+pub fn main() -> i32 {
+    let mut args = Args::parse();
+    // The daemon leaves the working directory.
+    for path in [&mut args.volfile, &mut args.pid_file, &mut args.socket_file, &mut args.log_file].into_iter().flatten()
+    {
+        if path.as_os_str() != "-"
+            && let Ok(absolute) = std::path::absolute(&*path)
+        {
+            *path = absolute;
+        }
+    }
+    if let Err(e) = args.check() {
+        eprintln!("glusterfsd: {e}");
+        return 1;
+    }
+    let mut report = if args.foreground() {
+        Report::nobody()
+    } else {
+        match process::daemonize() {
+            Ok(report) => report,
+            Err(e) => {
+                eprintln!("glusterfsd: going to the background: {e}");
+                return 1;
+            }
+        }
+    };
+    match run(&args, &mut report) {
+        Ok(()) => 0,
+        Err(e) => {
+            tracing::error!("{e}");
+            report.failed(&e.to_string());
+            1
+        }
+    }
+}
+
+fn start_log(args: &Args) -> Result<Log, Failure> {
+    let path = match (&args.log_file, args.debug) {
+        (_, true) => None,
+        (Some(path), _) => Some(path.clone()),
+        (None, _) if args.foreground() => None,
+        (None, _) => Some(PathBuf::from("/var/log/glusterfs/bricks/glusterfsd.log")),
+    };
+    let log = Log::open(path.as_deref()).map_err(|e| format!("opening the log {path:?}: {e}"))?;
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(args.level().unwrap_or(tracing_subscriber::filter::LevelFilter::INFO))
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // A second subscriber can only be a test's.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(log)
+}
+
+fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
+    let log = start_log(args)?;
+    tracing::info!(version = args::VERSION.lines().last().unwrap_or(""), "starting");
+    process::raise_file_limit();
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let glusterd = glusterd_of(args);
+    let pid_file = match &args.pid_file {
+        Some(path) => Some(PidFile::create(path).map_err(|e| format!("pid file {}: {e}", path.display()))?),
+        None => None,
+    };
+    let text = volfile_text(args, glusterd.as_ref())?;
+    let mut volfile = Volfile::parse(&text)?;
+    override_options(&mut volfile, &args.xlator_option)?;
+    let graph = Arc::new(Graph::build(&volfile, Arc::new(Pool), Arc::new(GlommioRuntime::default()))?);
+    for passed in &graph.passed {
+        tracing::debug!("{passed} is off and was passed over");
+    }
+    let config = ServerConfig { addresses: addresses(graph.server_options(), args)?, executors: 0 };
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut signals = signal_hook::iterator::Signals::new([
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGHUP,
+        signal_hook::consts::SIGUSR1,
+    ])?;
+    let server = Server::start(graph.clone(), &config)?;
+    let port = server.local.first().map_or(0, SocketAddr::port);
+    tracing::info!(addresses = ?server.local, brick = %graph.brick().path.display(), "serving");
+    let terminate = || {
+        let _ = signal_hook::low_level::raise(signal_hook::consts::SIGTERM);
+    };
+    let admin = match &args.socket_file {
+        Some(path) => Some(
+            admin::Admin::start(path, move || {
+                terminate();
+            })
+            .map_err(|e| format!("socket {}: {e}", path.display()))?,
+        ),
+        None => None,
+    };
+    let health = watch_health(&graph, stop.clone());
+    let portmap = match (&glusterd, brick_name(args)) {
+        (Some(glusterd), Some(brick)) => Some(keep_signed_in(glusterd.clone(), brick, port, stop.clone())?),
+        _ => None,
+    };
+    report.ready();
+    for signal in signals.forever() {
+        match signal {
+            signal_hook::consts::SIGHUP => match log.reopen() {
+                Ok(()) => tracing::info!("log opened anew"),
+                Err(e) => tracing::error!(error = %e, "opening the log anew"),
+            },
+            signal_hook::consts::SIGUSR1 => {
+                for (uid, files) in server.clients() {
+                    tracing::info!(client = %uid, open_files = files, "state");
+                }
+                let locks = graph.locks().map(|l| l.counts());
+                tracing::info!(inodes = graph.brick().inodes.len(), files = graph.brick().files.len(), ?locks, "state");
+            }
+            _ => break,
+        }
+    }
+    tracing::info!("ending");
+    stop.store(true, Ordering::Release);
+    drop(admin);
+    server.stop();
+    for thread in [health, portmap].into_iter().flatten() {
+        thread.thread().unpark();
+        let _ = thread.join();
+    }
+    drop(pid_file);
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn brick_name(args: &Args) -> Option<String> {
+    args.brick_name.clone()
+}
+
+fn glusterd_of(args: &Args) -> Option<Glusterd> {
+    let server = args.volfile_server.clone()?;
+    Some(if args.volfile_server_transport == "unix" || server.starts_with('/') {
+        Glusterd::Unix(server.into())
+    } else {
+        Glusterd::Tcp(server, args.volfile_server_port)
+    })
+}
+
+fn volfile_text(args: &Args, glusterd: Option<&Glusterd>) -> Result<Vec<u8>, Failure> {
+    if let Some(path) = &args.volfile {
+        return Ok(std::fs::read(path).map_err(|e| format!("volfile {}: {e}", path.display()))?);
+    }
+    let (Some(glusterd), Some(key)) = (glusterd, &args.volfile_id) else {
+        return Err("no volfile: neither -f nor -s with --volfile-id".into());
+    };
+    let fail = |e: io::Error| format!("volfile {key} from glusterd at {glusterd}: {e}");
+    let mut client = Client::connect(glusterd, PATIENCE).map_err(fail)?;
+    let mut xdata = Dict::new();
+    xdata.set_int("min-op-version", 1);
+    xdata.set_int("max-op-version", 100_000);
+    xdata.set_str("brick_name", args.brick_name.clone().unwrap_or_default());
+    let request = handshake::Getspec { flags: 0, key: key.clone(), xdata };
+    let body =
+        client.call(handshake::PROGRAM, handshake::VERSION, handshake::PROC_GETSPEC, request.encode()).map_err(fail)?;
+    let reply = handshake::GetspecReply::decode(body).map_err(|e| format!("volfile {key} from {glusterd}: {e}"))?;
+    if reply.op_ret < 0 {
+        let error = io::Error::from_raw_os_error(reply.op_errno);
+        return Err(format!("glusterd at {glusterd} has no volfile {key}: {error}").into());
+    }
+    Ok(reply.spec.to_vec())
+}
+
+/// Applies `--xlator-option`: to all volumes whose name matches.
+fn override_options(volfile: &mut Volfile, options: &[String]) -> Result<(), Failure> {
+    for option in options {
+        let (volume, key, value) = split_option(option)?;
+        for node in &mut volfile.nodes {
+            if crate::storage::matches_pattern(volume.as_bytes(), node.name.as_bytes()) {
+                node.options.set(key, value);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where protocol/server listens: the bind address or all, `--brick-port` or the volfile's port.
+fn addresses(options: &Options, args: &Args) -> Result<Vec<SocketAddr>, Failure> {
+    let port =
+        match (args.brick_port, ["listen-port", "transport.socket.listen-port"].iter().find_map(|k| options.get(k))) {
+            (Some(port), _) => port,
+            (None, Some(text)) => text.parse().map_err(|_| format!("listen-port {text:?} is no port"))?,
+            (None, None) => 24007,
+        };
+    let bound = ["transport.socket.bind-address", "bind-address"].iter().find_map(|k| options.get(k));
+    if let Some(host) = bound {
+        use std::net::ToSocketAddrs;
+        let found: Vec<SocketAddr> =
+            (host, port).to_socket_addrs().map_err(|e| format!("bind-address {host}: {e}"))?.collect();
+        return match found.first() {
+            Some(first) => Ok(vec![*first]),
+            None => Err(format!("bind-address {host} has no address").into()),
+        };
+    }
+    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+    let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+    Ok(match options.get("transport.address-family") {
+        Some("inet") => vec![v4],
+        Some("inet6") => vec![v6],
+        // One IPv6 socket takes IPv4 too; a kernel without IPv6 has the other.
+        _ if std::path::Path::new("/proc/net/if_inet6").exists() => vec![v6],
+        _ => vec![v4],
+    })
+}
+
+/// Writes and reads `.glusterfs/health_check` now and then; a disk that fails ends the brick, so that clients turn to
+/// the other copies.
+fn watch_health(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> Option<JoinHandle<()>> {
+    let interval = graph.brick().options.health_check_interval_s;
+    if interval == 0 {
+        return None;
+    }
+    let path = graph.brick().path.clone();
+    let watch = move || {
+        while !stop.load(Ordering::Acquire) {
+            if let Err(e) = crate::storage::brick::health_check(&path) {
+                tracing::error!(brick = %path.display(), error = %e, "health check failed: ending the brick");
+                let _ = signal_hook::low_level::raise(signal_hook::consts::SIGTERM);
+                return;
+            }
+            std::thread::park_timeout(Duration::from_secs(interval));
+        }
+    };
+    std::thread::Builder::new().name("health".to_owned()).spawn(watch).ok()
+}
+
+/// Tells glusterd's portmapper our port, and again whenever glusterd comes back; signs out at the end.
+///
+/// The first attempt is made before this returns, so that clients find the brick as soon as the start is reported.
+fn keep_signed_in(glusterd: Glusterd, brick: String, port: u16, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+    let first = sign_in(&glusterd, &brick, port);
+    if let Err(e) = &first {
+        tracing::warn!(%glusterd, error = %e, "signing in at glusterd; trying again");
+    }
+    let keep = move || {
+        let mut connection = first.ok();
+        while !stop.load(Ordering::Acquire) {
+            let Some(client) = &mut connection else {
+                std::thread::park_timeout(AGAIN);
+                if !stop.load(Ordering::Acquire) {
+                    connection = sign_in(&glusterd, &brick, port).ok();
+                }
+                continue;
+            };
+            match client.listen(Duration::from_millis(500)) {
+                Ok(Some((callback::PROGRAM, procedure))) => {
+                    tracing::info!(procedure, "glusterd has news; options of a running brick change at its next start");
+                }
+                Ok(_) => {}
+                Err(e) => {
+                    tracing::info!(%glusterd, error = %e, "lost glusterd; the brick goes on, signing in again later");
+                    connection = None;
+                }
+            }
+        }
+        if let Some(mut client) = connection {
+            let request = portmap::Signout { brick, port: i32::from(port), rdma_port: 0 };
+            let _ = client.call(portmap::PROGRAM, portmap::VERSION, portmap::PROC_SIGNOUT, request.encode());
+        }
+    };
+    std::thread::Builder::new().name("portmap".to_owned()).spawn(keep)
+}
+
+fn sign_in(glusterd: &Glusterd, brick: &str, port: u16) -> io::Result<Client> {
+    let mut client = Client::connect(glusterd, PATIENCE)?;
+    let request = portmap::Signin { brick: brick.to_owned(), port: i32::from(port), pid: std::process::id() as i32 };
+    let body = client.call(portmap::PROGRAM, portmap::VERSION, portmap::PROC_SIGNIN, request.encode())?;
+    let status =
+        portmap::Status::decode(body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+    match status.op_ret {
+        0.. => Ok(client),
+        _ => Err(io::Error::from_raw_os_error(status.op_errno)),
+    }
+}

@@ -1,0 +1,257 @@
+//! A brick's volfile, made into a graph of translators.
+//!
+//! storage/posix, features/locks, features/index and access-control do work here. The others of a stock brick volfile
+//! change nothing while they are off and are passed over; one that is on is refused by name, so that nobody believes
+//! in a quota or a journal that is not kept.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use ladrillo_translator::locks::Locks;
+use ladrillo_translator::option::{Options, parse_bool};
+use ladrillo_translator::volfile::{Node, Volfile};
+use ladrillo_translator::{Event, Gfid, Parent, Runtime, Translator};
+
+use crate::storage::{Brick, Offload, Storage, StorageOptions};
+use crate::translators::access_control::AccessControl;
+use crate::translators::index::Index;
+
+/// The translators of a brick process.
+pub struct Graph {
+    top: Arc<dyn Translator>,
+    /// All of them, children first.
+    all: Vec<Arc<dyn Translator>>,
+    locks: Option<Arc<Locks>>,
+    brick: Arc<Brick>,
+    server_options: Options,
+    names: Vec<String>,
+    volume_id: Option<Gfid>,
+    up: Arc<Up>,
+    /// What was passed over, for the log.
+    pub passed: Vec<String>,
+}
+
+#[derive(Default)]
+struct Up(AtomicBool);
+
+impl Parent for Up {
+    fn child_event(&self, _: usize, event: Event) {
+        match event {
+            Event::Up => self.0.store(true, Ordering::Release),
+            Event::Down => self.0.store(false, Ordering::Release),
+            _ => {}
+        }
+    }
+}
+
+/// Why a volfile gives no brick.
+#[derive(Debug, thiserror::Error)]
+pub enum GraphError {
+    /// A translator, and what is wrong with it.
+    #[error("volume {name} ({kind}): {what}")]
+    Node {
+        /// Its name.
+        name: String,
+        /// Its type.
+        kind: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The whole.
+    #[error("brick volfile: {0}")]
+    Whole(String),
+}
+
+/// Translators that are off unless this option is on.
+const SWITCHED: [(&str, &[&str]); 13] = [
+    ("features/marker", &["quota", "inode-quota", "xtime", "gsync-force-xtime"]),
+    ("features/quota", &["server-quota"]),
+    ("features/barrier", &["barrier"]),
+    ("features/changelog", &["changelog", "active"]),
+    ("features/bitrot-stub", &["bitrot"]),
+    ("features/leases", &["leases"]),
+    ("features/read-only", &["read-only"]),
+    ("features/worm", &["worm", "worm-file-level"]),
+    ("features/trash", &["trash", "trash-internal-op"]),
+    ("features/sdfs", &["pass-through-off"]),
+    ("features/namespace", &[]),
+    ("features/simple-quota", &["enabled"]),
+    ("features/selinux", &[]),
+];
+
+/// Translators that only observe or schedule: nothing is lost without them. Cache invalidation (upcall) is refused when on.
+const OBSERVERS: [&str; 5] =
+    ["debug/io-stats", "performance/io-threads", "features/upcall", "debug/trace", "features/cdc"];
+
+impl Graph {
+    /// Builds the graph of a brick.
+    ///
+    /// # Errors
+    /// [`GraphError`] names the volume and what is wrong with it.
+    pub fn build(volfile: &Volfile, offload: Arc<dyn Offload>, runtime: Arc<dyn Runtime>) -> Result<Graph, GraphError> {
+        let top = volfile.top().ok_or_else(|| GraphError::Whole("no volume in it".to_owned()))?;
+        let mut server_options = Options::new();
+        let mut node = top;
+        let mut chain = Vec::new();
+        let mut names = Vec::new();
+        loop {
+            chain.push(node);
+            names.push(node.name.clone());
+            if node.kind == "protocol/server" {
+                server_options = node.options.clone();
+            }
+            match node.subvolumes.as_slice() {
+                [] => break,
+                [child] => {
+                    node = volfile
+                        .get(child)
+                        .ok_or_else(|| GraphError::Whole(format!("subvolume {child} is not defined")))?;
+                }
+                _ => return Err(wrong(node, "several subvolumes: one brick per process is supported")),
+            }
+        }
+        let bottom = chain.pop().ok_or_else(|| GraphError::Whole("no volume in it".to_owned()))?;
+        if bottom.kind != "storage/posix" {
+            return Err(wrong(bottom, "the lowest translator of a brick must be storage/posix"));
+        }
+        let options = StorageOptions::parse(&bottom.options).map_err(|e| wrong(bottom, e))?;
+        let volume_id = options.volume_id;
+        let storage = Storage::open(&bottom.name, options, offload).map_err(|e| wrong(bottom, e.to_string()))?;
+        let brick = storage.brick().clone();
+        let mut current: Arc<dyn Translator> = Arc::new(storage);
+        let mut all = vec![current.clone()];
+        let mut locks = None;
+        let mut passed = Vec::new();
+        for node in chain.iter().rev() {
+            match node.kind.as_str() {
+                "features/locks" => {
+                    let relevant = known(&node.options, ladrillo_translator::locks::OPTIONS);
+                    let made = Locks::new(&*node.name, current, &relevant, runtime.clone())
+                        .map_err(|e| wrong(node, e.to_string()))?;
+                    locks = Some(made.clone());
+                    current = made;
+                }
+                "features/index" => {
+                    current = Arc::new(Index::open(&node.name, &node.options, current).map_err(|e| wrong(node, e))?);
+                }
+                "features/access-control" | "system/posix-acl" => {
+                    current = Arc::new(AccessControl::new(&node.name, current));
+                }
+                "protocol/server" => check_server(node)?,
+                kind if OBSERVERS.contains(&kind) => {
+                    if kind == "features/upcall" && is_on(&node.options, "cache-invalidation") {
+                        return Err(wrong(
+                            node,
+                            "features.cache-invalidation is on, which this brick does not support yet",
+                        ));
+                    }
+                    passed.push(format!("{} ({kind})", node.name));
+                }
+                kind => match SWITCHED.iter().find(|(name, _)| *name == kind) {
+                    Some((_, switches)) => {
+                        if let Some(switch) = switches.iter().find(|s| is_on(&node.options, s)) {
+                            return Err(wrong(
+                                node,
+                                format!("option {switch} is on, which this brick does not support yet"),
+                            ));
+                        }
+                        passed.push(format!("{} ({kind})", node.name));
+                    }
+                    None => return Err(wrong(node, "this brick does not know this type of translator")),
+                },
+            }
+            if all.last().is_none_or(|last| !Arc::ptr_eq(last, &current)) {
+                all.push(current.clone());
+            }
+        }
+        let up = Arc::new(Up::default());
+        let parent: Weak<dyn Parent> = Arc::downgrade(&(up.clone() as Arc<dyn Parent>));
+        current.set_parent(parent, 0);
+        Ok(Graph { top: current, all, locks, brick, server_options, names, volume_id, up, passed })
+    }
+
+    /// Where fops go in.
+    pub fn top(&self) -> Arc<dyn Translator> {
+        self.top.clone()
+    }
+
+    /// features/locks, if it is there.
+    pub fn locks(&self) -> Option<&Arc<Locks>> {
+        self.locks.as_ref()
+    }
+
+    /// The brick beneath.
+    pub fn brick(&self) -> &Arc<Brick> {
+        &self.brick
+    }
+
+    /// Options of protocol/server.
+    pub fn server_options(&self) -> &Options {
+        &self.server_options
+    }
+
+    /// Whether a client may bind to `name`: any translator of the graph, or the brick's path.
+    pub fn exports(&self, name: &str) -> bool {
+        self.names.iter().any(|n| n == name)
+    }
+
+    /// Whether storage is ready.
+    pub fn is_up(&self) -> bool {
+        self.up.0.load(Ordering::Acquire)
+    }
+
+    /// The volume's id, where the volfile says it.
+    pub fn volume_id(&self) -> Option<Gfid> {
+        self.volume_id
+    }
+
+    /// Starts the translators.
+    pub fn start(&self) {
+        for translator in &self.all {
+            translator.start();
+        }
+    }
+
+    /// Stops them.
+    pub fn stop(&self) {
+        for translator in self.all.iter().rev() {
+            translator.stop();
+        }
+        self.up.0.store(false, Ordering::Release);
+    }
+}
+
+fn wrong(node: &Node, what: impl Into<String>) -> GraphError {
+    GraphError::Node { name: node.name.clone(), kind: node.kind.clone(), what: what.into() }
+}
+
+fn is_on(options: &Options, key: &str) -> bool {
+    options.get(key).and_then(parse_bool).unwrap_or(false)
+}
+
+/// The options a translator of ours declares; stock volfiles carry others that mean nothing to it.
+fn known(options: &Options, table: &[ladrillo_translator::option::OptionSpec]) -> Options {
+    let mut known = Options::new();
+    let values: HashMap<&str, &str> = options.iter().collect();
+    for (key, value) in values {
+        if table.iter().any(|spec| spec.is_named(key)) {
+            known.set(key, value);
+        }
+    }
+    known
+}
+
+/// What protocol/server cannot do must not be on.
+fn check_server(node: &Node) -> Result<(), GraphError> {
+    for key in ["root-squash", "all-squash", "manage-gids", "transport.socket.ssl-enabled", "strict-auth-accept-on"] {
+        if is_on(&node.options, key) {
+            return Err(wrong(node, format!("option {key} is on, which this brick does not support yet")));
+        }
+    }
+    match node.options.get("transport-type") {
+        None => Ok(()),
+        Some(list) if list.split(',').any(|t| matches!(t.trim(), "tcp" | "socket" | "tcp/server" | "unix")) => Ok(()),
+        Some(list) => Err(wrong(node, format!("transport-type {list}: only tcp is supported"))),
+    }
+}

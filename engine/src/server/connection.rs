@@ -1,0 +1,238 @@
+//! One TCP connection of a client: records in, records out, neither without bound.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::TcpStream as StdTcpStream;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use futures::AsyncWriteExt;
+use glommio::net::TcpStream;
+use ladrillo_transport::Message;
+use ladrillo_transport::record::{RecordReader, record_mark};
+use parking_lot::Mutex;
+
+/// Bytes of answers that may wait for a client that does not read; a client further behind is cut off.
+const OUTGOING_MAX_BYTES: usize = 64 << 20;
+/// Most buffers handed to one sendmsg: 1024 is Linux's limit (UIO_MAXIOV); fewer are plenty.
+const GATHER: usize = 64;
+
+/// The sending half, shared by whoever answers; any thread may send.
+pub struct Outgoing {
+    socket: StdTcpStream,
+    peer: String,
+    state: Mutex<State>,
+    closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// Pieces not yet sent, in order.
+    queue: VecDeque<Bytes>,
+    queued_bytes: usize,
+    /// The task that sends what did not go at once.
+    writer: Option<Waker>,
+}
+
+impl Outgoing {
+    /// Queues a record and sends as much as the kernel takes at once. A client that reads nothing is cut off.
+    pub fn send(&self, message: Message) {
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        let mut state = self.state.lock();
+        let idle = state.queue.is_empty();
+        state.push(message);
+        if idle {
+            // Otherwise the writer is at work already.
+            if let Err(e) = self.drain(&mut state) {
+                drop(state);
+                self.fail(&e);
+                return;
+            }
+        }
+        if state.queued_bytes > OUTGOING_MAX_BYTES {
+            drop(state);
+            self.fail(&io::Error::other("the client reads nothing, too many answers wait for it"));
+            return;
+        }
+        if !state.queue.is_empty()
+            && let Some(waker) = state.writer.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Ends the connection; the reading half notices.
+    pub fn close(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+            let waker = self.state.lock().writer.take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    fn fail(&self, error: &io::Error) {
+        if !self.closed.load(Ordering::Acquire) {
+            tracing::info!(peer = %self.peer, %error, "connection lost while sending");
+        }
+        self.close();
+    }
+
+    /// Sends until the queue is empty or the kernel takes no more.
+    fn drain(&self, state: &mut State) -> io::Result<()> {
+        while !state.queue.is_empty() {
+            let slices: Vec<IoSlice<'_>> = state.queue.iter().take(GATHER).map(|piece| IoSlice::new(piece)).collect();
+            let mut header: libc::msghdr = unsafe_zeroed_header();
+            header.msg_iov = slices.as_ptr().cast_mut().cast();
+            header.msg_iovlen = slices.len() as _;
+            // SAFETY: the header points at `slices`, which (IoSlice being an iovec) live until the call returns.
+            let sent =
+                unsafe { libc::sendmsg(self.socket.as_raw_fd(), &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+            drop(slices);
+            match usize::try_from(sent) {
+                Ok(sent) => state.consume(sent),
+                Err(_) => match io::Error::last_os_error() {
+                    e if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                    e if e.kind() == io::ErrorKind::Interrupted => {}
+                    e => return Err(e),
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unsafe_zeroed_header() -> libc::msghdr {
+    // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
+    unsafe { std::mem::zeroed() }
+}
+
+impl State {
+    fn push(&mut self, message: Message) {
+        let mut head = BytesMut::with_capacity(4 + message.header.len());
+        head.extend_from_slice(&record_mark(message.len()));
+        head.extend_from_slice(&message.header);
+        let padding = Bytes::from_static(&[0; 3]).slice(..usize::from(message.padding.min(3)));
+        for piece in [head.freeze(), message.payload.into_bytes(), padding] {
+            if !piece.is_empty() {
+                self.queued_bytes += piece.len();
+                self.queue.push_back(piece);
+            }
+        }
+    }
+
+    fn consume(&mut self, mut sent: usize) {
+        self.queued_bytes = self.queued_bytes.saturating_sub(sent);
+        while sent > 0 {
+            let Some(front) = self.queue.front_mut() else { return };
+            if front.len() > sent {
+                let _ = front.split_to(sent);
+                return;
+            }
+            sent -= front.len();
+            self.queue.pop_front();
+        }
+    }
+}
+
+/// The receiving half, and the task that sends what did not go at once. Lives on one executor.
+pub struct Incoming {
+    socket: TcpStream,
+    reader: RecordReader,
+}
+
+/// Makes a connection out of an accepted socket. Call on the executor that keeps it.
+pub fn adopt(socket: OwnedFd, peer: String) -> io::Result<(Incoming, Arc<Outgoing>)> {
+    let raw = StdTcpStream::from(socket);
+    let sending = raw.try_clone()?;
+    let waiting = raw.try_clone()?;
+    let outgoing =
+        Arc::new(Outgoing { socket: sending, peer, state: Mutex::default(), closed: AtomicBool::new(false) });
+    // SAFETY: each stream owns the descriptor that into_raw_fd gives up.
+    let (rx, tx) =
+        unsafe { (TcpStream::from_raw_fd(raw.into_raw_fd()), TcpStream::from_raw_fd(waiting.into_raw_fd())) };
+    glommio::spawn_local(write_rest(outgoing.clone(), tx)).detach();
+    Ok((Incoming { socket: rx, reader: RecordReader::new() }, outgoing))
+}
+
+/// Sends what the kernel did not take at once, whenever it takes more.
+async fn write_rest(outgoing: Arc<Outgoing>, mut socket: TcpStream) {
+    loop {
+        futures::future::poll_fn(|cx| {
+            let mut state = outgoing.state.lock();
+            if !state.queue.is_empty() || outgoing.closed.load(Ordering::Acquire) {
+                return Poll::Ready(());
+            }
+            state.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        if outgoing.closed.load(Ordering::Acquire) {
+            return;
+        }
+        // Waits until the kernel takes the first piece, or a part of it; nobody else sends while the queue is not empty.
+        let Some(front) = outgoing.state.lock().queue.front().cloned() else { continue };
+        match socket.write(&front).await {
+            Ok(sent) => {
+                let mut state = outgoing.state.lock();
+                state.consume(sent);
+                if let Err(e) = outgoing.drain(&mut state) {
+                    drop(state);
+                    outgoing.fail(&e);
+                }
+            }
+            Err(e) => outgoing.fail(&e),
+        }
+    }
+}
+
+impl Incoming {
+    /// The next record, or `None` at the end of the connection.
+    ///
+    /// # Errors
+    /// What is no record, or the network's.
+    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            if let Some(record) = self.reader.next_record()? {
+                return Ok(Some(record));
+            }
+            let wanted = self.reader.wanted();
+            let fd = self.socket.as_raw_fd();
+            let buffer = self.reader.buffer();
+            match receive(fd, buffer, wanted) {
+                Ok(0) if self.reader.at_boundary() => return Ok(None),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.socket.peek(&mut [0]).await.map_err(io::Error::from)?;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+/// Receives into the spare capacity of `buffer`, without waiting.
+fn receive(fd: i32, buffer: &mut BytesMut, wanted: usize) -> io::Result<usize> {
+    let spare: &mut [MaybeUninit<u8>] = buffer.spare_capacity_mut();
+    let len = wanted.min(spare.len());
+    // SAFETY: `spare` is ours to write for `len` bytes.
+    let n = unsafe { libc::recv(fd, spare.as_mut_ptr().cast(), len, libc::MSG_DONTWAIT) };
+    let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has written `n` bytes behind the current length.
+    unsafe { buffer.set_len(buffer.len() + n) };
+    Ok(n)
+}

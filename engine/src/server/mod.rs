@@ -1,0 +1,649 @@
+//! protocol/server: clients in, fops to the graph, answers out.
+//!
+//! Promises: a client that sends nonsense is answered by RPC's rules or cut off, and no other notices; PING and the
+//! handshake never wait for a disk; what one connection may have under way is bounded; when the last connection of a
+//! client goes, its files are closed and its locks are released.
+
+pub mod connection;
+mod handshake;
+pub mod session;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::AsyncReadExt;
+use glommio::net::UnixStream;
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+use ladrillo_translator::error::errno;
+use ladrillo_translator::fop::File;
+use ladrillo_translator::locks::{ContendedLock, Contention};
+use ladrillo_translator::{ClientId, Context, Fop, FopError, FopKind, FopResult, Translator};
+use ladrillo_transport::Message;
+use ladrillo_transport::credential::Credential;
+use ladrillo_transport::program::{callback, dump, fop4, handshake as wire};
+use ladrillo_transport::rpc::{self, AUTH_REJECTEDCRED, AUTH_TOOWEAK, AcceptStatus, CallHeader, Incoming as Record};
+use ladrillo_transport::xdr::DecodeError;
+use parking_lot::Mutex;
+
+use crate::graph::Graph;
+use connection::Outgoing;
+use session::{OpenFd, Session, next_fd};
+
+/// Fops a connection may have under way; its next request waits in its socket. Blocked locks are not counted: they are
+/// bounded by features/locks, and the unlock they wait for must get through.
+const MAX_IN_FLIGHT: usize = 256;
+/// The same in bytes of what was received.
+const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
+
+/// What a server runs on.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where to listen: several, e.g. `[::]` alone takes IPv4 as well.
+    pub addresses: Vec<SocketAddr>,
+    /// Executors; 0 = clamp(cores, 1, 4).
+    pub executors: usize,
+}
+
+/// A brick process that serves.
+pub struct Server {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// Where it listens.
+    pub local: Vec<SocketAddr>,
+}
+
+struct Shared {
+    graph: Arc<Graph>,
+    process_uuid: String,
+    sessions: Mutex<HashMap<(String, String), Arc<Session>>>,
+    by_id: papaya::HashMap<u64, Arc<Session>>,
+    next_client: AtomicU64,
+    next_callback: AtomicU64,
+    connections: Mutex<Vec<std::sync::Weak<Outgoing>>>,
+    loads: Vec<AtomicUsize>,
+    stopping: AtomicBool,
+}
+
+impl Server {
+    /// Listens, starts the executors and the graph. When this returns, clients are served.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on; io_uring that cannot be used, with what forbids it.
+    pub fn start(graph: Arc<Graph>, config: &ServerConfig) -> io::Result<Server> {
+        check_io_uring()?;
+        let mut listeners = Vec::new();
+        for address in &config.addresses {
+            listeners.push(listen(*address)?);
+        }
+        let local = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = match config.executors {
+            0 => cores.clamp(1, 4),
+            n => n.min(64),
+        };
+        let shared = Arc::new(Shared {
+            graph,
+            process_uuid: process_uuid(),
+            sessions: Mutex::default(),
+            by_id: papaya::HashMap::new(),
+            next_client: AtomicU64::new(1),
+            next_callback: AtomicU64::new(1),
+            connections: Mutex::default(),
+            loads: (0..count).map(|_| AtomicUsize::new(0)).collect(),
+            stopping: AtomicBool::new(false),
+        });
+        if let Some(locks) = shared.graph.locks() {
+            let weak = Arc::downgrade(&shared);
+            locks.on_contention(move |contention| {
+                if let Some(shared) = weak.upgrade() {
+                    shared.tell_contention(&contention);
+                }
+            });
+        }
+        let mut threads = Vec::new();
+        let mut doors = Vec::new();
+        for index in 0..count {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+            doors.push(ours);
+            let (ready, started) = std::sync::mpsc::channel();
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new().name(format!("brick-{index}")).spawn(move || {
+                let built = LocalExecutorBuilder::new(Placement::Unbound)
+                    .name(&format!("brick-{index}"))
+                    .io_memory(1 << 20)
+                    .ring_depth(128)
+                    .blocking_thread_pool_placement(PoolPlacement::Unbound(4))
+                    .make();
+                let executor = match built {
+                    Ok(executor) => executor,
+                    Err(e) => {
+                        let _ = ready.send(Err(io::Error::other(format!("starting an executor: {e}"))));
+                        return;
+                    }
+                };
+                executor.run(async move {
+                    if index == 0 {
+                        shared.graph.start();
+                    }
+                    let _ = ready.send(Ok(()));
+                    run_executor(shared, index, theirs).await;
+                });
+            })?;
+            threads.push(thread);
+            started.recv().map_err(|_| io::Error::other("an executor ended before it began"))??;
+        }
+        let doors = Arc::new(doors);
+        for listener in listeners {
+            let (shared, doors) = (shared.clone(), doors.clone());
+            threads.push(
+                std::thread::Builder::new()
+                    .name("accept".to_owned())
+                    .spawn(move || accept(&shared, &listener, &doors))?,
+            );
+        }
+        Ok(Server { shared, threads, local })
+    }
+
+    /// Stops listening, cuts all connections, releases what clients held, and waits for the threads.
+    pub fn stop(self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        for connection in self.shared.connections.lock().drain(..) {
+            if let Some(connection) = connection.upgrade() {
+                connection.close();
+            }
+        }
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+        self.shared.graph.stop();
+    }
+
+    /// How many clients there are.
+    pub fn client_count(&self) -> usize {
+        self.shared.sessions.lock().len()
+    }
+
+    /// Clients: uid, descriptors open.
+    pub fn clients(&self) -> Vec<(String, usize)> {
+        self.shared.sessions.lock().values().map(|s| (s.uid.clone(), s.open_count())).collect()
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let what = |e: io::Error| io::Error::new(e.kind(), format!("listening on {address}: {e}"));
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map_err(what)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into()).map_err(what)?;
+    socket.listen(1024).map_err(what)?;
+    Ok(socket.into())
+}
+
+/// Whether io_uring works, and if not, why.
+fn check_io_uring() -> io::Result<()> {
+    // SAFETY: a zeroed params block is valid; a descriptor that comes back is closed at once.
+    let result = unsafe {
+        let mut params = [0u8; 120];
+        libc::syscall(libc::SYS_io_uring_setup, 1u32, params.as_mut_ptr())
+    };
+    if result >= 0 {
+        // SAFETY: the descriptor is ours.
+        drop(unsafe { OwnedFd::from_raw_fd(result as i32) });
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    let sysctl = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    Err(match (error.raw_os_error(), sysctl.trim()) {
+        (Some(libc::EPERM), "1" | "2") => io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("io_uring is forbidden: sysctl kernel.io_uring_disabled is {}, it must be 0", sysctl.trim()),
+        ),
+        (Some(libc::EPERM), _) => io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "io_uring is forbidden: a seccomp filter (container runtime) refuses io_uring_setup",
+        ),
+        (Some(libc::ENOSYS), _) => io::Error::new(io::ErrorKind::Unsupported, "this kernel has no io_uring"),
+        (Some(libc::ENOMEM), _) => {
+            io::Error::new(io::ErrorKind::OutOfMemory, "io_uring: the limit on locked memory (ulimit -l) is too low")
+        }
+        _ => error,
+    })
+}
+
+/// Hands accepted sockets to the least loaded executor.
+fn accept(shared: &Arc<Shared>, listener: &TcpListener, doors: &[std::os::unix::net::UnixStream]) {
+    use std::io::Write;
+    while !shared.stopping.load(Ordering::Acquire) {
+        let mut poll = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
+        let quarter = rustix::event::Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+        match rustix::event::poll(&mut poll, Some(&quarter)) {
+            Ok(0) | Err(_) => continue,
+            Ok(_) => {}
+        }
+        let socket = match listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(e) => {
+                // Out of descriptors, or gone before we looked: neither ends the listener.
+                tracing::warn!(error = %e, "accept");
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            }
+        };
+        tune(&socket);
+        let index = (0..shared.loads.len()).min_by_key(|i| shared.loads[*i].load(Ordering::Relaxed)).unwrap_or(0);
+        shared.loads[index].fetch_add(1, Ordering::Relaxed);
+        let fd = socket.into_raw_fd();
+        let mut door = &doors[index];
+        if let Err(e) = door.write_all(&fd.to_ne_bytes()) {
+            tracing::error!(error = %e, "handing a connection over");
+            // SAFETY: nobody else has the descriptor.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+    // Closing our end tells the executors to end.
+    for door in doors {
+        let _ = door.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// A dead client is noticed by keepalive and unanswered data within a minute.
+fn tune(socket: &std::net::TcpStream) {
+    let socket = socket2::SockRef::from(socket);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(20))
+        .with_interval(Duration::from_secs(2))
+        .with_retries(9);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(Duration::from_secs(42)));
+}
+
+async fn run_executor(shared: Arc<Shared>, index: usize, door: std::os::unix::net::UnixStream) {
+    // SAFETY: the stream owns the descriptor that into_raw_fd gives up.
+    let mut door = unsafe { UnixStream::from_raw_fd(door.into_raw_fd()) };
+    let live = Rc::new(Cell::new(0usize));
+    let mut number = [0; 4];
+    while door.read_exact(&mut number).await.is_ok() {
+        // SAFETY: the accepting thread gave this descriptor up.
+        let socket = unsafe { OwnedFd::from_raw_fd(i32::from_ne_bytes(number)) };
+        let (shared, live) = (shared.clone(), live.clone());
+        live.set(live.get() + 1);
+        glommio::spawn_local(async move {
+            serve(&shared, socket).await;
+            shared.loads[index].fetch_sub(1, Ordering::Relaxed);
+            live.set(live.get() - 1);
+        })
+        .detach();
+    }
+    // The connections were cut: let them clean up, for a bounded time.
+    for _ in 0..200 {
+        if live.get() == 0 {
+            return;
+        }
+        glommio::timer::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What a connection has under way.
+#[derive(Default)]
+struct Flight {
+    fops: Cell<usize>,
+    bytes: Cell<usize>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Flight {
+    async fn room(&self) {
+        futures::future::poll_fn(|cx| {
+            if self.fops.get() < MAX_IN_FLIGHT && self.bytes.get() < MAX_IN_FLIGHT_BYTES {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn enter(&self, bytes: usize) {
+        self.fops.set(self.fops.get() + 1);
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.fops.set(self.fops.get() - 1);
+        self.bytes.set(self.bytes.get() - bytes);
+        if let Some(waker) = self.waiting.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+async fn serve(shared: &Arc<Shared>, socket: OwnedFd) {
+    let peer = rustix::net::getpeername(&socket).ok().flatten().and_then(|a| SocketAddr::try_from(a).ok());
+    let peer_text = peer.map_or_else(|| "?".to_owned(), |p| p.to_string());
+    let (mut incoming, outgoing) = match connection::adopt(socket, peer_text.clone()) {
+        Ok(pair) => pair,
+        Err(e) => {
+            tracing::warn!(peer = %peer_text, error = %e, "adopting a connection");
+            return;
+        }
+    };
+    {
+        let mut connections = shared.connections.lock();
+        connections.retain(|c| c.strong_count() > 0);
+        connections.push(Arc::downgrade(&outgoing));
+    }
+    if shared.stopping.load(Ordering::Acquire) {
+        outgoing.close();
+    }
+    let mut client = Client {
+        shared: shared.clone(),
+        outgoing: outgoing.clone(),
+        peer,
+        session: None,
+        flight: Rc::new(Flight::default()),
+    };
+    loop {
+        client.flight.room().await;
+        match incoming.next().await {
+            Ok(Some(record)) => {
+                if let Err(e) = client.handle(record) {
+                    tracing::warn!(peer = %peer_text, error = %e, "not ONC-RPC: connection cut");
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(e) => {
+                if !shared.stopping.load(Ordering::Acquire) {
+                    tracing::info!(peer = %peer_text, error = %e, "connection lost");
+                }
+                break;
+            }
+        }
+    }
+    outgoing.close();
+    if let Some(session) = client.session.take() {
+        shared.leave(&session, &outgoing).await;
+    }
+}
+
+/// One connection, as its task sees it.
+struct Client {
+    shared: Arc<Shared>,
+    outgoing: Arc<Outgoing>,
+    peer: Option<SocketAddr>,
+    session: Option<Arc<Session>>,
+    flight: Rc<Flight>,
+}
+
+impl Client {
+    fn reply(&self, xid: u32, status: AcceptStatus, body: Message) {
+        self.outgoing.send(rpc::encode_reply(xid, status, body));
+    }
+
+    fn refuse(&self, xid: u32, status: AcceptStatus) {
+        self.reply(xid, status, Message::default());
+    }
+
+    /// Takes a record; an error means that the stream is not RPC.
+    fn handle(&mut self, record: Bytes) -> Result<(), DecodeError> {
+        let size = record.len();
+        let (header, body) = match rpc::decode_record(record)? {
+            Record::Call(header, body) => (header, body),
+            // Callbacks are not answered; a reply to one is noise.
+            Record::Reply(..) => return Ok(()),
+        };
+        if let Credential::Unknown { .. } = header.credential {
+            self.refuse(header.xid, AcceptStatus::DeniedAuth(AUTH_REJECTEDCRED));
+            return Ok(());
+        }
+        let versions = match header.program {
+            fop4::PROGRAM => fop4::VERSION,
+            wire::PROGRAM => wire::VERSION,
+            dump::PROGRAM => dump::VERSION,
+            _ => {
+                self.refuse(header.xid, AcceptStatus::ProgUnavail);
+                return Ok(());
+            }
+        };
+        if header.version != versions {
+            self.refuse(header.xid, AcceptStatus::ProgMismatch { low: versions, high: versions });
+            return Ok(());
+        }
+        match header.program {
+            fop4::PROGRAM => self.fop(&header, body, size),
+            wire::PROGRAM => self.handshake(&header, body),
+            _ => self.dump(&header),
+        }
+        Ok(())
+    }
+
+    fn dump(&self, header: &CallHeader) {
+        let body = match header.procedure {
+            0 => Message::default(),
+            dump::PROC_DUMP => {
+                let program = |name: &str, number: u32, version: u32| dump::Program {
+                    name: name.to_owned(),
+                    number: u64::from(number),
+                    version: u64::from(version),
+                };
+                dump::Reply {
+                    op_ret: 0,
+                    op_errno: 0,
+                    programs: vec![
+                        program(dump::NAME, dump::PROGRAM, dump::VERSION),
+                        program(fop4::NAME, fop4::PROGRAM, fop4::VERSION),
+                        program(wire::NAME, wire::PROGRAM, wire::VERSION),
+                    ],
+                }
+                .encode()
+            }
+            dump::PROC_PING => dump::PingReply::default().encode(),
+            _ => return self.refuse(header.xid, AcceptStatus::ProcUnavail),
+        };
+        self.reply(header.xid, AcceptStatus::Success, body);
+    }
+
+    fn fop(&self, header: &CallHeader, body: Bytes, size: usize) {
+        let xid = header.xid;
+        if header.procedure == 0 {
+            return self.reply(xid, AcceptStatus::Success, Message::default());
+        }
+        let Some(session) = self.session.clone() else {
+            tracing::warn!(peer = %self.outgoing.peer(), procedure = header.procedure, "a fop before SETVOLUME");
+            return self.refuse(xid, AcceptStatus::DeniedAuth(AUTH_TOOWEAK));
+        };
+        let fop = match fop4::decode_request(header.procedure, body) {
+            Ok(fop) => fop,
+            Err(DecodeError::UnknownProcedure(_)) => return self.refuse(xid, AcceptStatus::ProcUnavail),
+            Err(e) => {
+                tracing::warn!(peer = %self.outgoing.peer(), procedure = header.procedure, error = %e, "garbage arguments");
+                // What is well-formed XDR but no legal request gets an errno; the rest RPC's own answer.
+                return match FopKind::from_procedure(header.procedure) {
+                    Some(kind) if e.errno() != errno::EINVAL => {
+                        let failed = Err(FopError::new(e.errno(), e.to_string()));
+                        self.reply(xid, AcceptStatus::Success, fop4::encode_reply(kind, &failed, None));
+                    }
+                    _ => self.refuse(xid, AcceptStatus::GarbageArgs),
+                };
+            }
+        };
+        let Some(mut context) = header.credential.context(session.id) else {
+            return self.refuse(xid, AcceptStatus::DeniedAuth(AUTH_REJECTEDCRED));
+        };
+        if let Credential::GlusterfsV3(caller) = &header.credential
+            && caller.flags == 0
+            && caller.pid < 0
+        {
+            // Heal, rebalance and the like leave times alone unless they say otherwise.
+            context.birth = ladrillo_translator::Timespec::default();
+        }
+        let kind = fop.kind();
+        let counted =
+            !matches!(kind, FopKind::Inodelk | FopKind::Finodelk | FopKind::Entrylk | FopKind::Fentrylk | FopKind::Lk);
+        let (shared, outgoing, flight) = (self.shared.clone(), self.outgoing.clone(), self.flight.clone());
+        if counted {
+            flight.enter(size);
+        }
+        let mut task = Box::pin(async move {
+            let (result, opened) = carry_out(&shared, &session, &context, fop).await;
+            if counted {
+                flight.leave(size);
+            }
+            if let Err(e) = &result {
+                tracing::trace!(fop = %kind.name(), client = %session.uid, error = %e, "failed");
+            }
+            outgoing.send(rpc::encode_reply(xid, AcceptStatus::Success, fop4::encode_reply(kind, &result, opened)));
+        });
+        // Most end at once: those cost no task.
+        let mut now = std::task::Context::from_waker(Waker::noop());
+        if task.as_mut().poll(&mut now).is_pending() {
+            glommio::spawn_local(task).detach();
+        }
+    }
+}
+
+/// Runs a fop through the graph on behalf of a session.
+async fn carry_out(
+    shared: &Arc<Shared>,
+    session: &Arc<Session>,
+    context: &Context,
+    mut fop: Fop,
+) -> (FopResult, Option<ladrillo_translator::FdId>) {
+    let top = shared.graph.top();
+    match &mut fop {
+        Fop::Release { file } | Fop::Releasedir { file } => {
+            let open = file.fd.and_then(|wire| session.closed(wire.0));
+            return match open {
+                Some(open) => (release(&*top, context, open).await, None),
+                None => (Err(FopError::new(errno::EBADF, "no such descriptor")), None),
+            };
+        }
+        Fop::Create { fd, .. } | Fop::Open { fd, .. } | Fop::Opendir { fd, .. } => {
+            let id = next_fd();
+            *fd = id;
+            let directory = matches!(fop, Fop::Opendir { .. });
+            let known = match &fop {
+                Fop::Open { gfid, .. } | Fop::Opendir { gfid, .. } => Some(*gfid),
+                _ => None,
+            };
+            let result = top.submit(context, fop).await;
+            let gfid = match &result {
+                Ok(ladrillo_translator::Reply::Entry { iatt, .. }) => iatt.gfid,
+                _ => known.unwrap_or_default(),
+            };
+            if result.is_err() {
+                return (result, None);
+            }
+            let open = OpenFd { id, gfid, directory };
+            return match session.opened(open) {
+                Ok(wire) => (result, Some(ladrillo_translator::FdId(wire))),
+                Err(e) => {
+                    let _ = release(&*top, context, open).await;
+                    (Err(e), None)
+                }
+            };
+        }
+        _ => {}
+    }
+    if let Err(e) = session.translate(&mut fop) {
+        return (Err(e), None);
+    }
+    (top.submit(context, fop).await, None)
+}
+
+async fn release(top: &dyn Translator, context: &Context, open: OpenFd) -> FopResult {
+    let file = File { gfid: open.gfid, fd: Some(open.id) };
+    let fop = if open.directory { Fop::Releasedir { file } } else { Fop::Release { file } };
+    top.submit(context, fop).await
+}
+
+impl Shared {
+    /// The session of a client, made where there is none.
+    fn join(&self, uid: &str, subvolume: &str, connection: &Arc<Outgoing>) -> Arc<Session> {
+        let mut sessions = self.sessions.lock();
+        let key = (uid.to_owned(), subvolume.to_owned());
+        if let Some(session) = sessions.get(&key)
+            && session.join(connection)
+        {
+            return session.clone();
+        }
+        let id = ClientId(self.next_client.fetch_add(1, Ordering::Relaxed));
+        let session = Arc::new(Session::new(id, uid.to_owned(), subvolume.to_owned()));
+        session.join(connection);
+        self.by_id.pin().insert(id.0, session.clone());
+        sessions.insert(key, session.clone());
+        session
+    }
+
+    /// Takes a connection from its session; the last one ends it.
+    async fn leave(&self, session: &Arc<Session>, connection: &Arc<Outgoing>) {
+        let files = {
+            let mut sessions = self.sessions.lock();
+            let Some(files) = session.leave(connection) else { return };
+            let key = (session.uid.clone(), session.subvolume.clone());
+            if sessions.get(&key).is_some_and(|s| Arc::ptr_eq(s, session)) {
+                sessions.remove(&key);
+            }
+            files
+        };
+        self.by_id.pin().remove(&session.id.0);
+        let released = self.graph.locks().map_or(0, |locks| locks.release_client(session.id));
+        tracing::info!(client = %session.uid, locks = released, files = files.len(), "client gone");
+        let context = Context { client: session.id, ..Context::root() };
+        let top = self.graph.top();
+        for open in files {
+            if let Err(e) = release(&*top, &context, open).await {
+                tracing::debug!(gfid = %open.gfid, error = %e, "closing a file of a client that has gone");
+            }
+        }
+    }
+
+    /// Tells a holder of a lock that others wait for it.
+    fn tell_contention(&self, contention: &Contention) {
+        let connection = self.by_id.pin().get(&contention.client.0).and_then(|s| s.connection());
+        let Some(connection) = connection else { return };
+        let pid = u32::from_ne_bytes(contention.pid.to_ne_bytes());
+        let (gfid, domain) = (contention.gfid, contention.domain.clone());
+        let xdata = ladrillo_translator::Dict::new();
+        let what = match &contention.lock {
+            ContendedLock::Inodelk(flock) => {
+                callback::Callback::InodelkContention { gfid, flock: flock.clone(), pid, domain, xdata }
+            }
+            ContendedLock::Entrylk { name, kind } => callback::Callback::EntrylkContention {
+                gfid,
+                kind: u32::from(*kind == ladrillo_translator::fop::LockType::Write),
+                pid,
+                name: name.clone(),
+                domain,
+                xdata,
+            },
+        };
+        let Ok((procedure, body)) = what.encode() else { return };
+        let xid = self.next_callback.fetch_add(1, Ordering::Relaxed) as u32;
+        match rpc::encode_call(xid, callback::PROGRAM, callback::VERSION, procedure, &Credential::None, body) {
+            Ok(call) => connection.send(call),
+            Err(e) => tracing::warn!(error = %e, "encoding a callback"),
+        }
+    }
+}
+
+/// What SETVOLUME's answer calls this process.
+fn process_uuid() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let gfid = ladrillo_translator::Gfid::random();
+    format!("CTX_ID:{gfid}-GRAPH_ID:0-PID:{}-HOST:{host}-PC_NAME:brick-RECON_NO:-0", std::process::id())
+}

@@ -1,0 +1,171 @@
+//! A client as the brick knows it: all connections with the same process-uuid, the files they have open, their locks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ladrillo_translator::error::errno;
+use ladrillo_translator::fop::File;
+use ladrillo_translator::{ClientId, FdId, Fop, FopError, FopResult, Gfid};
+use parking_lot::Mutex;
+
+use super::connection::Outgoing;
+
+/// Most descriptors of one client. Source: our bound; the brick's limit on open files is of that order.
+const MAX_FDS: usize = 1 << 20;
+
+/// Wire numbers of descriptors are below this: FdId(u64::MAX - 1) and the like mean "anonymous" to some clients.
+static NEXT_FD: AtomicU64 = AtomicU64::new(1);
+
+/// A fresh id for an open file, never used before in this process.
+pub fn next_fd() -> FdId {
+    FdId(NEXT_FD.fetch_add(1, Ordering::Relaxed))
+}
+
+/// An open file of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenFd {
+    /// Its id in the graph.
+    pub id: FdId,
+    /// Its inode.
+    pub gfid: Gfid,
+    /// Opened by OPENDIR.
+    pub directory: bool,
+}
+
+/// One client.
+pub struct Session {
+    /// Its number, never used twice.
+    pub id: ClientId,
+    /// Its process-uuid.
+    pub uid: String,
+    /// The translator it is bound to (remote-subvolume).
+    pub subvolume: String,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connections: Vec<Arc<Outgoing>>,
+    fds: HashMap<u64, OpenFd>,
+    free: Vec<u64>,
+    next_wire: u64,
+    ended: bool,
+}
+
+impl Session {
+    /// A session with its first connection.
+    pub fn new(id: ClientId, uid: String, subvolume: String) -> Session {
+        Session { id, uid, subvolume, state: Mutex::default() }
+    }
+
+    /// Adds a connection; `false` when the session is ending.
+    pub fn join(&self, connection: &Arc<Outgoing>) -> bool {
+        let mut state = self.state.lock();
+        if state.ended {
+            return false;
+        }
+        if !state.connections.iter().any(|c| Arc::ptr_eq(c, connection)) {
+            state.connections.push(connection.clone());
+        }
+        true
+    }
+
+    /// Takes a connection away. When it was the last, the session ends: the files to close are returned.
+    pub fn leave(&self, connection: &Arc<Outgoing>) -> Option<Vec<OpenFd>> {
+        let mut state = self.state.lock();
+        state.connections.retain(|c| !Arc::ptr_eq(c, connection));
+        if state.connections.is_empty() && !state.ended {
+            state.ended = true;
+            return Some(state.fds.drain().map(|(_, fd)| fd).collect());
+        }
+        None
+    }
+
+    /// A connection to tell the client something on.
+    pub fn connection(&self) -> Option<Arc<Outgoing>> {
+        self.state.lock().connections.first().cloned()
+    }
+
+    /// Registers an open file; answers its number on the wire. ENOTCONN when the session ended meanwhile.
+    pub fn opened(&self, fd: OpenFd) -> FopResult<u64> {
+        let mut state = self.state.lock();
+        if state.ended {
+            return Err(FopError::new(errno::ENOTCONN, "the client has gone"));
+        }
+        if state.fds.len() >= MAX_FDS {
+            return Err(FopError::new(libc::EMFILE, format!("{} has {MAX_FDS} files open", self.uid)));
+        }
+        let wire = match state.free.pop() {
+            Some(wire) => wire,
+            None => {
+                state.next_wire += 1;
+                state.next_wire - 1
+            }
+        };
+        state.fds.insert(wire, fd);
+        Ok(wire)
+    }
+
+    /// Forgets an open file.
+    pub fn closed(&self, wire: u64) -> Option<OpenFd> {
+        let mut state = self.state.lock();
+        let fd = state.fds.remove(&wire)?;
+        state.free.push(wire);
+        Some(fd)
+    }
+
+    /// How many files it has open.
+    pub fn open_count(&self) -> usize {
+        self.state.lock().fds.len()
+    }
+
+    /// The graph's id for a wire number.
+    ///
+    /// # Errors
+    /// EBADF for a number that is not open.
+    pub fn file(&self, file: File) -> FopResult<File> {
+        let Some(FdId(wire)) = file.fd else { return Ok(file) };
+        match self.state.lock().fds.get(&wire) {
+            Some(open) => Ok(File { gfid: open.gfid, fd: Some(open.id) }),
+            None => Err(FopError::new(errno::EBADF, format!("{} has no descriptor {wire}", self.uid))),
+        }
+    }
+
+    /// Replaces wire numbers in `fop` by the graph's ids.
+    ///
+    /// # Errors
+    /// EBADF for a number that is not open.
+    pub fn translate(&self, fop: &mut Fop) -> FopResult<()> {
+        match fop {
+            Fop::Fstat { file, .. }
+            | Fop::Fsetattr { file, .. }
+            | Fop::Read { file, .. }
+            | Fop::Write { file, .. }
+            | Fop::Ftruncate { file, .. }
+            | Fop::Flush { file, .. }
+            | Fop::Fsync { file, .. }
+            | Fop::Fsyncdir { file, .. }
+            | Fop::Fsetxattr { file, .. }
+            | Fop::Fgetxattr { file, .. }
+            | Fop::Fremovexattr { file, .. }
+            | Fop::Fxattrop { file, .. }
+            | Fop::Readdir { file, .. }
+            | Fop::Readdirp { file, .. }
+            | Fop::Lk { file, .. }
+            | Fop::Finodelk { file, .. }
+            | Fop::Fentrylk { file, .. }
+            | Fop::Rchecksum { file, .. }
+            | Fop::Fallocate { file, .. }
+            | Fop::Discard { file, .. }
+            | Fop::Zerofill { file, .. }
+            | Fop::Seek { file, .. } => *file = self.file(*file)?,
+            Fop::CopyFileRange { from, to, .. } => {
+                *from = self.file(*from)?;
+                *to = self.file(*to)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

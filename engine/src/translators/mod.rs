@@ -1,0 +1,4 @@
+//! Brick-side translators, each named with GlusterFS's own word.
+
+pub mod access_control;
+pub mod index;
