@@ -5,4 +5,5 @@ pub mod executor;
 pub mod front;
 pub mod graph;
 pub mod heal;
+pub mod simulate;
 pub mod translators;

@@ -229,6 +229,37 @@ fn mask_numbers(line: &str) -> String {
     line.to_owned()
 }
 
+/// Self-heal daemons of other machines are listed as their answers come in: put in order of name.
+fn in_order(text: &str) -> String {
+    let key = |block: &[&str]| {
+        let path =
+            block.iter().find_map(|l| l.trim().strip_prefix("<path>").or(l.strip_prefix("Self-heal Daemon on ")));
+        path.filter(|p| !p.starts_with("localhost")).unwrap_or_default().to_owned()
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    let (mut out, mut blocks, mut at): (Vec<&str>, Vec<&[&str]>, usize) = (Vec::new(), Vec::new(), 0);
+    while at < lines.len() {
+        let line = lines[at];
+        let length = if line.trim() == "<node>" {
+            lines[at..].iter().position(|l| l.trim() == "</node>").map_or(1, |end| end + 1)
+        } else {
+            1
+        };
+        let block = &lines[at..at + length];
+        if block.iter().any(|l| l.contains("Self-heal Daemon")) {
+            blocks.push(block);
+        } else {
+            blocks.sort_by_key(|b| key(b));
+            out.extend(blocks.drain(..).flatten().copied());
+            out.extend(block);
+        }
+        at += length;
+    }
+    blocks.sort_by_key(|b| key(b));
+    out.extend(blocks.drain(..).flatten().copied());
+    out.join("\n") + if text.ends_with('\n') { "\n" } else { "" }
+}
+
 fn run() -> String {
     let cluster = Cluster::builder(3).build();
     for node in cluster.servers() {
@@ -260,7 +291,7 @@ fn run() -> String {
         }
         let done = node.sh(command);
         transcript += &format!("debian{on}$ {command}\n");
-        transcript += &masks.apply(&done.stdout);
+        transcript += &in_order(&masks.apply(&done.stdout));
         if !done.stderr.is_empty() {
             transcript += &format!("[stderr]\n{}", masks.apply(&done.stderr));
         }

@@ -1,1 +1,455 @@
 //! `protocol/client`: one brick, over a transport.
+//!
+//! Promises: fops leave in the order in which they are first polled (those that open excepted); when the connection breaks, all that are under way
+//! fail with ENOTCONN at once and so do later ones, until a new session stands: it is tried for from 100 ms to every
+//! 3 s. Files that were open are opened again before [`Event::Up`]. A brick that shows no sign of life for
+//! ping-timeout is given up. Nothing is sent twice.
+//!
+//! Not kept across a reconnect: POSIX locks of applications (the brick drops them with the session).
+
+mod connect;
+mod fds;
+mod session;
+mod settings;
+mod signal;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::channel::oneshot;
+use futures::future::{Either, select};
+use futures::stream::FuturesUnordered;
+use ladrillo_translator::error::errno;
+use ladrillo_translator::fop::{EntrylkCmd, File, LockCmd};
+use ladrillo_translator::{
+    Context, Dict, Event, FdId, Fop, FopError, FopFuture, FopResult, OptionError, Options, Parent, Reply, Runtime,
+    Translator,
+};
+use ladrillo_transport::program::callback::Callback;
+use ladrillo_transport::program::fop4;
+use ladrillo_transport::{Address, Connector, Credential};
+use parking_lot::{Mutex, RwLock};
+
+use connect::{ConnectError, Connected};
+use fds::{Fds, OpenFd, Resolved};
+use session::Session;
+pub use settings::OPTIONS;
+use settings::Settings;
+use signal::Signal;
+
+/// Pauses between attempts to connect: from, to, doubling.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Files opened again at once after a reconnect.
+const REOPEN_CONCURRENCY: usize = 32;
+
+/// One brick.
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    settings: Settings,
+    runtime: Arc<dyn Runtime>,
+    connector: Arc<dyn Connector>,
+    parent: OnceLock<(Weak<dyn Parent>, usize)>,
+    session: RwLock<Option<Arc<Session>>>,
+    fds: Fds,
+    sessions: AtomicU64,
+    started: AtomicBool,
+    stopping: Signal,
+    /// The parents have been told that it is up.
+    up: AtomicBool,
+    known: Mutex<Known>,
+}
+
+/// What earlier sessions have taught.
+#[derive(Default)]
+struct Known {
+    address: Option<Address>,
+    volume_id: Option<String>,
+}
+
+impl Client {
+    /// A client that does nothing before [`Translator::start`]. Of `options` the translator's own are in [`OPTIONS`];
+    /// all of them go to the brick in SETVOLUME, where it looks for `username`, `password`, `volfile-key`,
+    /// `process-name`, `subdir-mount` and `volume-id`. `process-uuid` names the process (a random one by default),
+    /// `graph-id` the graph in it.
+    ///
+    /// # Errors
+    /// An option that is missing or malformed.
+    pub fn new(
+        name: &str,
+        options: &Options,
+        runtime: Arc<dyn Runtime>,
+        connector: Arc<dyn Connector>,
+    ) -> Result<Arc<Client>, OptionError> {
+        let settings = Settings::new(options).map_err(|error| OptionError(format!("{name}: {error}")))?;
+        Ok(Arc::new(Client {
+            inner: Arc::new(Inner {
+                name: name.to_owned(),
+                settings,
+                runtime,
+                connector,
+                parent: OnceLock::new(),
+                session: RwLock::new(None),
+                fds: Fds::default(),
+                sessions: AtomicU64::new(0),
+                started: AtomicBool::new(false),
+                stopping: Signal::default(),
+                up: AtomicBool::new(false),
+                known: Mutex::new(Known::default()),
+            }),
+        }))
+    }
+
+    /// Whether a session stands.
+    pub fn is_connected(&self) -> bool {
+        self.inner.session.read().is_some()
+    }
+
+    /// Where the brick was last reached (`10.77.1.1:49152`); `None` before the first session.
+    pub fn peer(&self) -> Option<String> {
+        self.inner.session.read().as_ref().map(|session| session.peer())
+    }
+
+    /// Files the graph holds open here.
+    pub fn open_files(&self) -> usize {
+        self.inner.fds.len()
+    }
+}
+
+impl Translator for Client {
+    fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    fn submit<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
+        Box::pin(async move {
+            match &fop {
+                Fop::Release { file } | Fop::Releasedir { file } => {
+                    if let Some(fd) = file.fd {
+                        self.inner.release(context, fd).await;
+                    }
+                    Ok(Reply::done())
+                }
+                _ if fop.opens().is_some() => self.inner.clone().open(context, fop).await,
+                _ => self.inner.clone().forward(context, fop).await,
+            }
+        })
+    }
+
+    fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
+        if self.inner.parent.set((parent, child_index)).is_err() {
+            tracing::warn!(client = %self.inner.name, "a second parent is not heard");
+        }
+    }
+
+    fn start(&self) {
+        if !self.inner.started.swap(true, Ordering::AcqRel) {
+            let inner = self.inner.clone();
+            self.inner.runtime.spawn(Box::pin(async move { inner.run().await }));
+        }
+    }
+
+    fn stop(&self) {
+        self.inner.stop();
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.inner.stop();
+    }
+}
+
+impl Inner {
+    fn stop(&self) {
+        self.stopping.raise();
+        let session = self.session.write().take();
+        if let Some(session) = session {
+            session.close();
+            session.fail_calls();
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        if let Some((parent, index)) = self.parent.get()
+            && let Some(parent) = parent.upgrade()
+        {
+            parent.child_event(*index, event);
+        }
+    }
+
+    /// Connects, serves, connects again, until stopped.
+    async fn run(self: Arc<Self>) {
+        let mut pause = FIRST_PAUSE;
+        let mut said: Option<ConnectError> = None;
+        let mut heard_of = false;
+        while !self.stopping.is_raised() {
+            let connected = {
+                let attempt = std::pin::pin!(self.connect());
+                match select(attempt, std::pin::pin!(self.stopping.wait())).await {
+                    Either::Left((connected, _)) => connected,
+                    Either::Right(_) => break,
+                }
+            };
+            match connected {
+                Ok(connected) => {
+                    (pause, said, heard_of) = (FIRST_PAUSE, None, true);
+                    self.serve(connected).await;
+                }
+                Err(error) => {
+                    if said.as_ref() != Some(&error) {
+                        tracing::warn!(client = %self.name, %error, "not connected");
+                        if error.errno == errno::ESTALE {
+                            self.tell(Event::VolfileChanged);
+                        }
+                        said = Some(error);
+                    }
+                    if !std::mem::replace(&mut heard_of, true) {
+                        self.tell(Event::Connecting);
+                    }
+                }
+            }
+            // Up to a quarter more, so that clients of a brick that comes back do not come all at once.
+            let jitter = pause.mul_f64((self.runtime.random() % 1024) as f64 / 4096.0);
+            let wait = self.runtime.sleep(pause + jitter);
+            select(wait, std::pin::pin!(self.stopping.wait())).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn connect(&self) -> Result<Connected, ConnectError> {
+        let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let setvolume = self.settings.setvolume(&self.name, number);
+        let last = self.known.lock().address.clone();
+        let connected =
+            connect::connect(&self.settings, &*self.runtime, &*self.connector, last.as_ref(), setvolume).await?;
+        let mut known = self.known.lock();
+        if let (Some(before), Some(now)) = (&known.volume_id, &connected.volume_id)
+            && before != now
+        {
+            connected.transport.close();
+            let message = format!("brick of another volume: it has volume-id {now}, this is {before}");
+            return Err(ConnectError { message, errno: 0 });
+        }
+        known.address = Some(connected.address.clone());
+        if connected.volume_id.is_some() {
+            known.volume_id = connected.volume_id.clone();
+        }
+        Ok(connected)
+    }
+
+    /// A session from its beginning to its end.
+    async fn serve(self: &Arc<Self>, connected: Connected) {
+        let epoch = self.sessions.load(Ordering::Relaxed);
+        let session = Session::new(epoch, connected.transport, self.runtime.clone());
+        let reason = {
+            let read = std::pin::pin!(session.read(|callback| self.on_callback(&session, callback)));
+            let watch = std::pin::pin!(session.watch(self.settings.ping_timeout));
+            let begin = std::pin::pin!(async {
+                self.begin(&session, connected.child_up).await;
+                select(std::pin::pin!(session.closed()), std::pin::pin!(self.stopping.wait())).await;
+                "closed".to_owned()
+            });
+            match select(select(read, watch), begin).await {
+                Either::Left((Either::Left((reason, _)) | Either::Right((reason, _)), _)) => reason,
+                Either::Right((reason, _)) => reason,
+            }
+        };
+        session.close();
+        *self.session.write() = None;
+        if self.up.swap(false, Ordering::AcqRel) {
+            self.tell(Event::Down);
+        }
+        session.fail_calls();
+        if !self.stopping.is_raised() {
+            tracing::warn!(client = %self.name, peer = %session.peer(), reason, "disconnected");
+        }
+    }
+
+    /// Opens what was open, then lets fops in.
+    async fn begin(&self, session: &Arc<Session>, child_up: bool) {
+        let mut files = self.fds.to_reopen(session.epoch).into_iter();
+        let mut reopening: FuturesUnordered<_> =
+            files.by_ref().take(REOPEN_CONCURRENCY).map(|file| self.reopen(session, file)).collect();
+        while reopening.next().await.is_some() {
+            if let Some(file) = files.next() {
+                reopening.push(self.reopen(session, file));
+            }
+        }
+        if session.is_closed() || self.stopping.is_raised() {
+            return;
+        }
+        tracing::info!(client = %self.name, peer = %session.peer(), "connected");
+        *self.session.write() = Some(session.clone());
+        if child_up {
+            self.set_up(true);
+        } else {
+            tracing::warn!(client = %self.name, "connected, but the brick's storage is down");
+            self.tell(Event::Connecting);
+        }
+    }
+
+    fn set_up(&self, up: bool) {
+        if self.up.swap(up, Ordering::AcqRel) != up {
+            self.tell(if up { Event::Up } else { Event::Down });
+        }
+    }
+
+    fn on_callback(&self, session: &Session, callback: Callback) {
+        match callback {
+            Callback::InodelkContention { gfid, domain, .. } => self.tell(Event::InodelkContention { gfid, domain }),
+            Callback::EntrylkContention { gfid, domain, name, .. } => {
+                self.tell(Event::EntrylkContention { gfid, domain, name });
+            }
+            Callback::CacheInvalidation(what) => {
+                self.tell(Event::Invalidate { gfid: what.gfid, flags: what.flags });
+            }
+            Callback::Fetchspec => self.tell(Event::VolfileChanged),
+            Callback::ChildUp | Callback::ChildDown => {
+                let serving = self.session.read().as_ref().is_some_and(|now| now.epoch == session.epoch);
+                if serving {
+                    self.set_up(callback == Callback::ChildUp);
+                }
+            }
+            Callback::Statedump { .. } => {}
+        }
+    }
+
+    fn session(&self) -> FopResult<Arc<Session>> {
+        self.session.read().clone().ok_or_else(|| FopError::not_connected(&self.name))
+    }
+
+    /// A fop as it is, with the brick's descriptors.
+    async fn forward(self: Arc<Self>, context: &Context, mut fop: Fop) -> FopResult {
+        let session = self.session()?;
+        let kind = fop.kind();
+        for file in fop.files_mut().into_iter().flatten() {
+            let Some(fd) = file.fd else { continue };
+            file.fd = match self.fds.resolve(fd, kind, session.epoch, self.runtime.now())? {
+                Resolved::Use(number) => number,
+                Resolved::Reopen(open, number) => {
+                    self.reopen_in_background(&session, open);
+                    number?
+                }
+            };
+        }
+        self.call(&session, context, &fop).await.map(|(reply, _)| reply)
+    }
+
+    async fn call(&self, session: &Session, context: &Context, fop: &Fop) -> FopResult<(Reply, Option<FdId>)> {
+        let kind = fop.kind();
+        let procedure = (fop4::PROGRAM, fop4::VERSION, kind.procedure());
+        let timeout = if waits_for_lock(fop) { None } else { self.settings.frame_timeout };
+        let body = session
+            .call(procedure, &self.credential(context), timeout, |writer| fop4::write_request(writer, fop))
+            .await
+            .map_err(|error| error.into_fop_error(&self.name))?;
+        match fop4::decode_reply(kind, body) {
+            Ok((result, opened)) => result.map(|reply| (reply, opened)),
+            Err(error) => {
+                let message = format!("{}: answer to {} not understood: {error}", self.name, kind.name());
+                tracing::error!("{message}");
+                Err(FopError::new(errno::EPROTO, message))
+            }
+        }
+    }
+
+    fn credential(&self, context: &Context) -> Credential {
+        let mut credential = Credential::v3(context);
+        if !self.settings.send_gids
+            && let Credential::GlusterfsV3(caller) = &mut credential
+        {
+            caller.groups.clear();
+        }
+        credential
+    }
+
+    /// CREATE, OPEN, OPENDIR: run to their end even when the caller goes away, lest a descriptor leaks on the brick.
+    async fn open(self: Arc<Self>, context: &Context, fop: Fop) -> FopResult {
+        let session = self.session()?;
+        let (answer, receiver) = oneshot::channel();
+        let (inner, context) = (self.clone(), context.clone());
+        self.runtime.spawn(Box::pin(async move {
+            let fd = fop.opens();
+            let result = inner.open_now(&session, &context, fop).await;
+            if let (Err(Ok(_)), Some(fd)) = (answer.send(result), fd) {
+                inner.release(&context, fd).await;
+            }
+        }));
+        receiver.await.unwrap_or_else(|_| Err(FopError::not_connected(&self.name)))
+    }
+
+    async fn open_now(&self, session: &Session, context: &Context, fop: Fop) -> FopResult {
+        let (reply, opened) = self.call(session, context, &fop).await?;
+        let (file, fd) = match (&fop, &reply) {
+            (Fop::Create { flags, fd, .. }, Reply::Entry { iatt, .. }) => (OpenFd::new(iatt.gfid, *flags, false), *fd),
+            (Fop::Open { gfid, flags, fd, .. }, _) => (OpenFd::new(*gfid, *flags, false), *fd),
+            (Fop::Opendir { gfid, fd, .. }, _) => (OpenFd::new(*gfid, 0, true), *fd),
+            _ => return Ok(reply),
+        };
+        let (gfid, directory) = (file.gfid, file.directory);
+        if let Some(number) = opened
+            && let Some(before) = self.fds.opened(fd, file, session.epoch, number)
+        {
+            self.release_number(session, context, File { gfid, fd: Some(before) }, directory).await;
+        }
+        Ok(reply)
+    }
+
+    /// Forgets an open file, here and on the brick.
+    async fn release(&self, context: &Context, fd: FdId) {
+        let session = self.session.read().clone();
+        let open = self.fds.release(fd, session.as_ref().map_or(0, |session| session.epoch));
+        if let (Some(session), Some((file, number))) = (session, open) {
+            let directory = file.directory;
+            self.release_number(&session, context, File { gfid: file.gfid, fd: Some(number) }, directory).await;
+        }
+    }
+
+    async fn release_number(&self, session: &Session, context: &Context, file: File, directory: bool) {
+        let fop = if directory { Fop::Releasedir { file } } else { Fop::Release { file } };
+        // A brick that is gone has forgotten the file as well.
+        let _ = self.call(session, context, &fop).await;
+    }
+
+    fn reopen_in_background(self: &Arc<Self>, session: &Arc<Session>, file: Arc<OpenFd>) {
+        let (inner, session) = (self.clone(), session.clone());
+        self.runtime.spawn(Box::pin(async move { inner.reopen(&session, file).await }));
+    }
+
+    async fn reopen(&self, session: &Session, file: Arc<OpenFd>) {
+        let (gfid, fd, xdata) = (file.gfid, FdId(0), Dict::new());
+        let fop = match file.directory {
+            true => Fop::Opendir { gfid, fd, xdata },
+            false => Fop::Open { gfid, flags: file.reopen_flags(), fd, xdata },
+        };
+        let context = Context::root();
+        let number = match self.call(session, &context, &fop).await {
+            Ok((_, number)) => number,
+            Err(error) => {
+                tracing::warn!(client = %self.name, %gfid, %error, "file not opened again");
+                None
+            }
+        };
+        if let Some(orphan) = file.reopened(session.epoch, number, self.runtime.now()) {
+            self.release_number(session, &context, File { gfid, fd: Some(orphan) }, file.directory).await;
+        }
+    }
+}
+
+/// Whether the answer may take as long as somebody else holds a lock.
+fn waits_for_lock(fop: &Fop) -> bool {
+    match fop {
+        Fop::Lk { cmd, .. } | Fop::Inodelk { cmd, .. } | Fop::Finodelk { cmd, .. } => *cmd == LockCmd::SetWait,
+        Fop::Entrylk { cmd, .. } | Fop::Fentrylk { cmd, .. } => *cmd == EntrylkCmd::Lock,
+        _ => false,
+    }
+}
