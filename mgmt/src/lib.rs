@@ -2,5 +2,12 @@
 
 pub mod api;
 pub mod cli;
+pub mod brick;
 pub mod client;
+pub mod daemon;
 pub mod net;
+pub mod option;
+pub mod pool;
+pub mod state;
+pub mod volgen;
+pub mod volume;

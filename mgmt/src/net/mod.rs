@@ -2,5 +2,6 @@
 
 pub mod link;
 pub mod record;
+pub mod resolve;
 pub mod rpc;
 pub mod socket;

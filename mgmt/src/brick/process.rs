@@ -1,0 +1,175 @@
+//! A daemon of ours: a program that goes to the background by itself and leaves its pid in a file.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+/// How long a daemon may take to say it is up.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one may take to end before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// Program.
+    pub program: PathBuf,
+    /// Arguments.
+    pub arguments: Vec<OsString>,
+    /// The file it leaves its pid in.
+    pub pid_file: PathBuf,
+    /// Its log: what it says before it has opened it itself goes there too.
+    pub log_file: PathBuf,
+    /// What its command line must contain for a pid to be taken for it.
+    pub mark: String,
+}
+
+/// The program `name`: beside our own, else in PATH.
+pub fn program(name: &str) -> PathBuf {
+    std::env::current_exe()
+        .ok()
+        .and_then(|own| own.parent().map(|directory| directory.join(name)))
+        .filter(|path| path.is_file())
+        .unwrap_or_else(|| PathBuf::from(name))
+}
+
+impl Daemon {
+    /// Its pid, if it runs: the pid file names a live process whose command line has the mark.
+    pub fn pid(&self) -> Option<u32> {
+        running(&self.pid_file, &self.mark)
+    }
+
+    /// Starts it and waits until it says it is up (its first process ends).
+    ///
+    /// # Errors
+    /// What kept it from starting, or the code it ended with.
+    pub async fn start(&self) -> io::Result<u32> {
+        for path in [&self.pid_file, &self.log_file] {
+            if let Some(directory) = path.parent() {
+                std::fs::create_dir_all(directory)?;
+            }
+        }
+        match std::fs::remove_file(&self.pid_file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let log = OpenOptions::new().append(true).create(true).open(&self.log_file)?;
+        let mut child = tokio::process::Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .current_dir("/")
+            .process_group(0)
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.program.display())))?;
+        let status = match tokio::time::timeout(START_TIMEOUT, child.wait()).await {
+            Ok(status) => status?,
+            Err(_) => {
+                child.start_kill()?;
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("{} did not come up within {} s", self.program.display(), START_TIMEOUT.as_secs()),
+                ));
+            }
+        };
+        if !status.success() {
+            return Err(io::Error::other(format!(
+                "{} ended with {status}; see {}",
+                self.program.display(),
+                self.log_file.display()
+            )));
+        }
+        // The pid file may come a moment after the first process has ended.
+        for _ in 0..100 {
+            if let Some(pid) = self.pid() {
+                return Ok(pid);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(io::Error::other(format!("{} ended right away; see {}", self.program.display(), self.log_file.display())))
+    }
+
+    /// Asks it to end, waits, kills it if it does not, and removes its pid file.
+    ///
+    /// # Errors
+    /// Those of kill.
+    pub async fn stop(&self) -> io::Result<()> {
+        if let Some(pid) = self.pid().and_then(to_pid) {
+            kill(pid, Signal::TERM)?;
+            let deadline = tokio::time::Instant::now() + STOP_TIMEOUT;
+            let mut pause = Duration::from_millis(5);
+            while self.pid().is_some() {
+                if tokio::time::Instant::now() > deadline {
+                    tracing::warn!("{} does not end on SIGTERM: killed", self.mark);
+                    kill(pid, Signal::KILL)?;
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(200));
+            }
+        }
+        match std::fs::remove_file(&self.pid_file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends it a signal, if it runs; whether it did.
+    ///
+    /// # Errors
+    /// Those of kill.
+    pub fn signal(&self, signal: Signal) -> io::Result<bool> {
+        match self.pid().and_then(to_pid) {
+            Some(pid) => kill(pid, signal).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
+
+fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
+    match rustix::process::kill_process(pid, signal) {
+        // It has ended in between.
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn to_pid(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// The pid in `pid_file`, if that process lives and its command line contains `mark`.
+pub fn running(pid_file: &Path, mark: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(pid_file).ok()?;
+    let pid: u32 = text.trim().parse().ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The state follows the name, which ends at the last parenthesis.
+    let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
+    if matches!(state, 'Z' | 'X') {
+        return None;
+    }
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let command = String::from_utf8_lossy(&command).replace('\0', " ");
+    command.contains(mark).then_some(pid)
+}
+
+/// A port nobody listens on at `address`: `preferred` if it is free, else the first from `base` that `taken` does not hold.
+pub fn free_port(
+    address: IpAddr,
+    preferred: Option<u16>,
+    base: u16,
+    max: u16,
+    taken: impl Fn(u16) -> bool,
+) -> Option<u16> {
+    let is_free = |port: u16| !taken(port) && TcpListener::bind(SocketAddr::new(address, port)).is_ok();
+    preferred
+        .filter(|port| *port >= base && *port <= max && is_free(*port))
+        .or_else(|| (base..=max).find(|port| is_free(*port)))
+}

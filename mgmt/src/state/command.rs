@@ -1,0 +1,256 @@
+//! The entries of the log: what can change the pool's state. Applying one is a pure function of state and command, so every
+//! node comes to the same state; whoever proposes has checked what needs the outside world.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::model::{Peer, State, Status, Volume};
+use crate::api::Failure;
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Command {
+    /// Adds a peer or replaces what is known of it.
+    PutPeer(Peer),
+    RemovePeer(Uuid),
+    CreateVolume(Volume),
+    /// Starts (or, already started, starts what is down) a volume.
+    StartVolume {
+        name: String,
+        id: Uuid,
+        force: bool,
+    },
+    StopVolume {
+        name: String,
+        id: Uuid,
+        force: bool,
+    },
+    DeleteVolume {
+        name: String,
+        id: Uuid,
+    },
+    /// Sets options under their full names; validated by the proposer.
+    SetOptions {
+        name: String,
+        id: Uuid,
+        options: Vec<(String, String)>,
+    },
+    /// Puts options back to their defaults: the listed names.
+    ResetOptions {
+        name: String,
+        id: Uuid,
+        keys: Vec<String>,
+    },
+    SetGlobalOptions {
+        options: Vec<(String, String)>,
+    },
+    ResetGlobalOptions {
+        keys: Vec<String>,
+    },
+    /// Merges what a node decided alone while its only peer was away: per volume the higher version wins.
+    Merge(Box<State>),
+}
+
+/// The outcome of a change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Why the state refused it, if it did.
+    pub outcome: Result<(), Failure>,
+    /// Objects whose loser was put aside by a merge, for the log.
+    pub losers: Vec<String>,
+}
+
+impl Default for Applied {
+    fn default() -> Applied {
+        Applied { outcome: Ok(()), losers: Vec::new() }
+    }
+}
+
+/// Longest option value and list we keep, in bytes and entries.
+const MAX_OPTIONS: usize = 1024;
+
+/// Applies `command`. A refused command changes nothing.
+pub fn apply(state: &mut State, command: Command) -> Applied {
+    let mut losers = Vec::new();
+    let outcome = change(state, command, &mut losers);
+    Applied { outcome, losers }
+}
+
+fn change(state: &mut State, command: Command, losers: &mut Vec<String>) -> Result<(), Failure> {
+    match command {
+        Command::PutPeer(peer) => {
+            state.peers.insert(peer.uuid, peer);
+        }
+        Command::RemovePeer(uuid) => {
+            if state.hosts_bricks(uuid) {
+                let name = state.peers.get(&uuid).map_or_else(|| uuid.to_string(), |peer| peer.name().to_owned());
+                return Err(hosts_bricks(&name));
+            }
+            state.peers.remove(&uuid);
+        }
+        Command::CreateVolume(volume) => {
+            if state.volumes.contains_key(&volume.name) {
+                return Err(Failure::new(libc::EEXIST, format!("Volume {} already exists", volume.name)));
+            }
+            for brick in &volume.bricks {
+                if !state.peers.contains_key(&brick.host_uuid) {
+                    return Err(Failure::new(
+                        libc::EINVAL,
+                        format!("Host {} is not in 'Peer in Cluster' state", brick.host),
+                    ));
+                }
+                if let Some(taken) = brick_conflict(state, brick.host_uuid, &brick.path) {
+                    return Err(Failure::new(
+                        libc::EINVAL,
+                        format!(
+                            "Brick: {} not available. Brick may be containing or be contained by an existing brick.",
+                            taken
+                        ),
+                    ));
+                }
+            }
+            state.volumes.insert(volume.name.clone(), volume);
+        }
+        Command::StartVolume { name, id, force } => {
+            let volume = volume(state, &name, id)?;
+            if volume.status == Status::Started && !force {
+                return Err(Failure::new(libc::EINVAL, format!("Volume {name} already started")));
+            }
+            if volume.status != Status::Started {
+                volume.version += 1;
+            }
+            volume.status = Status::Started;
+            volume.start_count += 1;
+        }
+        Command::StopVolume { name, id, force } => {
+            let volume = volume(state, &name, id)?;
+            if volume.status != Status::Started && !force {
+                return Err(Failure::new(libc::EINVAL, format!("Volume {name} is not in the started state")));
+            }
+            if volume.status == Status::Started {
+                volume.version += 1;
+                volume.status = Status::Stopped;
+            }
+        }
+        Command::DeleteVolume { name, id } => {
+            let found = volume(state, &name, id)?;
+            if found.status == Status::Started {
+                return Err(Failure::new(
+                    libc::EINVAL,
+                    format!("Volume {name} has been started.Volume needs to be stopped before deletion."),
+                ));
+            }
+            state.volumes.remove(&name);
+        }
+        Command::SetOptions { name, id, options } => {
+            let volume = volume(state, &name, id)?;
+            for (key, value) in &options {
+                volume.set_option(key, value);
+            }
+            if volume.options.len() > MAX_OPTIONS {
+                volume.options.truncate(MAX_OPTIONS);
+            }
+            volume.version += 1;
+        }
+        Command::ResetOptions { name, id, keys } => {
+            let volume = volume(state, &name, id)?;
+            volume.options.retain(|(key, _)| !keys.contains(key));
+            volume.version += 1;
+        }
+        Command::SetGlobalOptions { options } => {
+            for (key, value) in options {
+                match state.global_options.iter_mut().find(|(name, _)| *name == key) {
+                    Some(slot) => slot.1 = value,
+                    None => state.global_options.push((key, value)),
+                }
+            }
+            state.global_options.truncate(MAX_OPTIONS);
+            state.global_version += 1;
+        }
+        Command::ResetGlobalOptions { keys } => {
+            state.global_options.retain(|(key, _)| !keys.contains(key));
+            state.global_version += 1;
+        }
+        Command::Merge(other) => merge(state, *other, losers),
+    }
+    Ok(())
+}
+
+/// Takes over each volume of `other` that is newer than ours or unknown to us; a loser is named in `losers`.
+fn merge(state: &mut State, other: State, losers: &mut Vec<String>) {
+    for (name, theirs) in other.volumes {
+        match state.volumes.get(&name) {
+            None => {
+                losers.push(format!("volume {name}: taken over from the returning node"));
+                state.volumes.insert(name, theirs);
+            }
+            Some(ours) if *ours == theirs => {}
+            Some(ours) if (theirs.version, theirs.start_count) > (ours.version, ours.start_count) => {
+                losers.push(format!(
+                    "volume {name}: version {} of the returning node replaces ours ({}, {:?}, options {:?})",
+                    theirs.version, ours.version, ours.status, ours.options
+                ));
+                state.volumes.insert(name, theirs);
+            }
+            Some(ours) => losers.push(format!(
+                "volume {name}: our version {} stays, the returning node's is dropped ({}, {:?}, options {:?})",
+                ours.version, theirs.version, theirs.status, theirs.options
+            )),
+        }
+    }
+    if other.global_version > state.global_version {
+        losers.push("pool-wide options: the returning node's replace ours".to_owned());
+        state.global_options = other.global_options;
+        state.global_version = other.global_version;
+    }
+}
+
+/// The refusal to detach a node with bricks, in GlusterFS's words.
+pub fn hosts_bricks(name: &str) -> Failure {
+    Failure::new(
+        libc::EINVAL,
+        format!(
+            "Peer {name} hosts one or more bricks. If the peer is in not recoverable state then use either replace-brick \
+             or remove-brick command with force to remove all bricks from the peer and attempt the peer detach again."
+        ),
+    )
+}
+
+/// The brick of `uuid` that contains, equals, or is contained by `path`.
+pub fn brick_conflict(state: &State, uuid: Uuid, path: &str) -> Option<String> {
+    state
+        .volumes
+        .values()
+        .flat_map(|volume| &volume.bricks)
+        .find(|brick| brick.host_uuid == uuid && overlaps(&brick.path, path))
+        .map(|brick| format!("{}:{path}", brick.host))
+}
+
+fn overlaps(left: &str, right: &str) -> bool {
+    let (left, right) = (left.trim_end_matches('/'), right.trim_end_matches('/'));
+    left == right
+        || left.strip_prefix(right).is_some_and(|rest| rest.starts_with('/'))
+        || right.strip_prefix(left).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn volume<'a>(state: &'a mut State, name: &str, id: Uuid) -> Result<&'a mut Volume, Failure> {
+    state
+        .volumes
+        .get_mut(name)
+        .filter(|volume| volume.id == id)
+        .ok_or_else(|| Failure::new(libc::EINVAL, format!("Volume {name} does not exist")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_overlap_only_at_component_borders() {
+        assert!(overlaps("/a/b", "/a/b/"));
+        assert!(overlaps("/a/b", "/a/b/c"));
+        assert!(overlaps("/a", "/a/b/c"));
+        assert!(!overlaps("/a/b", "/a/bc"));
+    }
+}

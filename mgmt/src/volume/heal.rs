@@ -1,0 +1,48 @@
+//! `volume heal V [full]`: tells every node's heal service to start.
+
+use rustix::process::Signal;
+
+use crate::api::{Answer, Failure, Outcome};
+use crate::daemon::node::Node;
+use crate::daemon::peer::Act;
+use crate::option::parse_bool;
+use crate::state::model::Status;
+
+impl Node {
+    /// `volume heal V [full]`.
+    pub async fn heal_volume(&self, name: &str, full: bool) -> Outcome {
+        let volume = self.volume(name)?;
+        let refuse = |message: String| Err(Failure::new(libc::EINVAL, message));
+        if volume.status != Status::Started {
+            return refuse(format!("Volume {name} is not started."));
+        }
+        if !volume.is_replicated() {
+            return refuse(format!("Self-heal-daemon is disabled. Heal will not be triggered on volume {name}"));
+        }
+        if volume.option("cluster.self-heal-daemon").and_then(parse_bool) == Some(false) {
+            return refuse(format!("Self-heal-daemon is disabled. Heal will not be triggered on volume {name}"));
+        }
+        self.act(0, Act::Heal { volume: name.to_owned(), full }).await?;
+        Ok(Answer::Done { note: None })
+    }
+
+    /// Tells this node's heal service of the volume to start: SIGUSR2 for the index, SIGHUP for everything.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn heal_here(&self, name: &str, full: bool) -> Result<(), Failure> {
+        let volume = self.volume(name)?;
+        if !self.wants_heal(&volume) {
+            return Ok(());
+        }
+        let daemon = self.heal_daemon(name);
+        let signal = if full { Signal::HUP } else { Signal::USR2 };
+        match daemon.signal(signal) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(Failure::new(libc::ENOTCONN, "Self-heal daemon is not running. Check self-heal daemon log file."))
+            }
+            Err(error) => Err(Failure::new(error.raw_os_error().unwrap_or(libc::EIO), error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! `volume info`, `volume list`, `volume status`, `peer status`: answered from what this node has applied, leader or not.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use crate::api::{Answer, BrickInfo, Failure, Outcome, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
+use crate::daemon::node::Node;
+use crate::daemon::peer::{PeerAnswer, PeerCall};
+use crate::option::parse_bool;
+use crate::state::model::{State, Status, Volume};
+
+/// How long a node may take to say what runs on it.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn describe(state: &State, volume: &Volume) -> VolumeInfo {
+    let mut options = volume.options.clone();
+    options.extend(state.global_options.iter().cloned());
+    VolumeInfo {
+        name: volume.name.clone(),
+        id: volume.id.to_string(),
+        status: volume.status.number(),
+        replica: volume.replica,
+        bricks: volume
+            .bricks
+            .iter()
+            .map(|brick| BrickInfo {
+                host: brick.host.clone(),
+                path: brick.path.clone(),
+                host_uuid: brick.host_uuid.to_string(),
+            })
+            .collect(),
+        transport: volume.transport.clone(),
+        options,
+        snapshot_count: 0,
+    }
+}
+
+impl Node {
+    /// `volume info`.
+    pub fn volume_info(&self, name: Option<&str>) -> Outcome {
+        let infos = match name {
+            Some(name) => {
+                let volume = self.volume(name)?;
+                vec![self.store.with_state(|state| describe(state, &volume))]
+            }
+            None => {
+                self.store.with_state(|state| state.volumes.values().map(|volume| describe(state, volume)).collect())
+            }
+        };
+        Ok(Answer::VolumeInfo(infos))
+    }
+
+    /// `volume list`.
+    pub fn volume_names(&self) -> Outcome {
+        Ok(Answer::Names(self.store.with_state(|state| state.volumes.keys().cloned().collect())))
+    }
+
+    /// `peer status` and `pool list`.
+    pub fn peers(&self, with_self: bool) -> Outcome {
+        let own = self.uuid();
+        let mut infos: Vec<PeerInfo> = self
+            .others()
+            .into_iter()
+            .map(|peer| PeerInfo {
+                uuid: peer.uuid.to_string(),
+                connected: self.is_connected(peer.uuid),
+                hostnames: peer.hostnames,
+                state: 3,
+                state_text: "Peer in Cluster".to_owned(),
+                is_self: false,
+            })
+            .collect();
+        if with_self {
+            infos.push(PeerInfo {
+                uuid: own.to_string(),
+                hostnames: vec!["localhost".to_owned()],
+                connected: true,
+                state: 3,
+                state_text: "Peer in Cluster".to_owned(),
+                is_self: true,
+            });
+        }
+        Ok(Answer::Peers(infos))
+    }
+
+    /// `volume status`.
+    pub async fn volume_status(&self, name: Option<&str>) -> Outcome {
+        if let Some(name) = name
+            && self.volume(name)?.status != Status::Started
+        {
+            return Err(Failure::new(libc::EINVAL, format!("Volume {name} is not started")));
+        }
+        let tag = self.tag();
+        let own = self.uuid();
+        let mut answers = vec![(own, self.own_status(name))];
+        let others = self.others().into_iter().filter(|peer| self.is_connected(peer.uuid));
+        let asked = join_all(others.map(|peer| async move {
+            let call = PeerCall::Status { tag, volume: name.map(str::to_owned) };
+            match self.call(&peer, &call, STATUS_TIMEOUT).await {
+                Ok(PeerAnswer::Status(status)) => (peer.uuid, status),
+                _ => (peer.uuid, Vec::new()),
+            }
+        }))
+        .await;
+        answers.extend(asked);
+        let volumes: Vec<Volume> = self.store.with_state(|state| {
+            state.volumes.values().filter(|volume| name.is_none_or(|name| volume.name == name)).cloned().collect()
+        });
+        let mut statuses = Vec::new();
+        for volume in volumes.into_iter().filter(|volume| volume.status == Status::Started) {
+            let lines = |uuid| {
+                answers
+                    .iter()
+                    .filter(move |(from, _)| *from == uuid)
+                    .flat_map(|(_, status)| status)
+                    .filter(|status| status.name == volume.name)
+                    .flat_map(|status| &status.processes)
+            };
+            // Bricks of nodes that do not answer are not shown, as in GlusterFS.
+            let mut processes: Vec<ProcessStatus> = volume
+                .bricks
+                .iter()
+                .filter_map(|brick| {
+                    lines(brick.host_uuid).find(|line| line.kind == "Brick" && line.path == brick.path).cloned()
+                })
+                .collect();
+            for (uuid, _) in &answers {
+                let host = if *uuid == own { "localhost".to_owned() } else { self.name_of(*uuid) };
+                processes.extend(lines(*uuid).filter(|line| line.kind != "Brick").map(|line| ProcessStatus {
+                    host: host.clone(),
+                    path: host.clone(),
+                    ..line.clone()
+                }));
+            }
+            statuses.push(VolumeStatus { name: volume.name.clone(), processes });
+        }
+        Ok(Answer::Status(statuses))
+    }
+
+    /// This node's lines of `volume status`.
+    pub fn own_status(&self, name: Option<&str>) -> Vec<VolumeStatus> {
+        let own = self.uuid().to_string();
+        let ports = self.store.local().ports;
+        let volumes: Vec<Volume> = self.store.with_state(|state| {
+            state.volumes.values().filter(|volume| name.is_none_or(|name| volume.name == name)).cloned().collect()
+        });
+        volumes
+            .iter()
+            .filter(|volume| volume.status == Status::Started)
+            .map(|volume| {
+                let mut processes: Vec<ProcessStatus> = self
+                    .own_bricks(volume)
+                    .into_iter()
+                    .map(|brick| {
+                        let pid = self.brick_daemon(volume, brick, 0).pid();
+                        ProcessStatus {
+                            kind: "Brick".to_owned(),
+                            host: brick.host.clone(),
+                            path: brick.path.clone(),
+                            peer_uuid: own.clone(),
+                            online: pid.is_some(),
+                            tcp_port: ports.get(&brick.path).copied().filter(|_| pid.is_some()),
+                            pid,
+                        }
+                    })
+                    .collect();
+                let has_heal = volume.is_replicated()
+                    && volume.option("cluster.self-heal-daemon").and_then(parse_bool).unwrap_or(true);
+                if has_heal {
+                    let pid = self.heal_daemon(&volume.name).pid();
+                    processes.push(ProcessStatus {
+                        kind: "Self-heal Daemon".to_owned(),
+                        host: own.clone(),
+                        path: own.clone(),
+                        peer_uuid: own.clone(),
+                        online: pid.is_some(),
+                        tcp_port: None,
+                        pid,
+                    });
+                }
+                VolumeStatus { name: volume.name.clone(), processes }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,364 @@
+//! A node's part: its brick processes and heal services, as the decided state wants them.
+
+use std::ffi::OsString;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+
+use crate::api::Failure;
+use crate::brick::process::{Daemon, free_port, program};
+use crate::daemon::node::Node;
+use crate::daemon::peer::Act;
+use crate::option::parse_bool;
+use crate::state::model::{Brick, Status, Volume};
+use crate::volgen::names;
+use crate::volume::create::{mark_brick, reason};
+
+/// How often processes are looked after.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait between restarts of a heal service that keeps dying.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+impl Node {
+    /// The brick's process.
+    pub fn brick_daemon(&self, volume: &Volume, brick: &Brick, port: u16) -> Daemon {
+        let pid_file = self.places.brick_pid(volume, brick);
+        let log_file = self.places.brick_log(brick);
+        let mut arguments: Vec<OsString> = vec![
+            "-s".into(),
+            brick.host.clone().into(),
+            "--volfile-id".into(),
+            names::brick(volume, brick).into(),
+            "-p".into(),
+            pid_file.clone().into(),
+            "-S".into(),
+            self.places.socket(&pid_file).into(),
+            "--brick-name".into(),
+            brick.path.clone().into(),
+            "-l".into(),
+            log_file.clone().into(),
+            "--xlator-option".into(),
+            format!("*-posix.glusterd-uuid={}", self.uuid()).into(),
+            "--process-name".into(),
+            "brick".into(),
+            "--brick-port".into(),
+            port.to_string().into(),
+            "--xlator-option".into(),
+            format!("{}-server.listen-port={port}", volume.name).into(),
+        ];
+        if self.config.bind.is_some() {
+            arguments.push("--xlator-option".into());
+            arguments.push(format!("transport.socket.bind-address={}", brick.host).into());
+        }
+        Daemon {
+            program: program("glusterfsd"),
+            arguments,
+            pid_file,
+            log_file,
+            mark: format!("--brick-name {} ", brick.path),
+        }
+    }
+
+    /// The volume's heal service on this node.
+    pub fn heal_daemon(&self, volume: &str) -> Daemon {
+        let pid_file = self.places.heal_pid(volume);
+        let log_file = self.places.heal_log();
+        let server = self.config.bind.map_or_else(|| "localhost".to_owned(), |bind| bind.to_string());
+        let key = format!("shd/{volume}");
+        let arguments: Vec<OsString> = vec![
+            "-s".into(),
+            server.into(),
+            "--volfile-id".into(),
+            key.clone().into(),
+            "-p".into(),
+            pid_file.clone().into(),
+            "-l".into(),
+            log_file.clone().into(),
+            "-S".into(),
+            self.places.socket(&pid_file).into(),
+            "--xlator-option".into(),
+            format!("*replicate*.node-uuid={}", self.uuid()).into(),
+            "--process-name".into(),
+            "glustershd".into(),
+            "--client-pid=-6".into(),
+        ];
+        Daemon { program: program("glusterfs"), arguments, pid_file, log_file, mark: format!("--volfile-id {key} ") }
+    }
+
+    /// This node's bricks of a volume.
+    pub fn own_bricks<'a>(&self, volume: &'a Volume) -> Vec<&'a Brick> {
+        let own = self.uuid();
+        volume.bricks.iter().filter(|brick| brick.host_uuid == own).collect()
+    }
+
+    /// Checks, on this node, that a volume can start.
+    ///
+    /// # Errors
+    /// GlusterFS's words.
+    pub fn stage_start(&self, name: &str, force: bool) -> Result<(), Failure> {
+        let volume = self.volume(name)?;
+        if force {
+            return Ok(());
+        }
+        for brick in self.own_bricks(&volume) {
+            if let Err(error) = std::fs::metadata(&brick.path) {
+                return Err(Failure::new(
+                    error.raw_os_error().unwrap_or(libc::EIO),
+                    format!(
+                        "Failed to find brick directory {} for volume {name}. Reason : {}",
+                        brick.path,
+                        reason(&error)
+                    ),
+                ));
+            }
+            mark_brick(&brick.path, volume.id)?;
+        }
+        Ok(())
+    }
+
+    /// Does this node's part of a decision.
+    ///
+    /// # Errors
+    /// GlusterFS's words.
+    pub async fn act_here(&self, act: &Act) -> Result<(), Failure> {
+        self.export();
+        match act {
+            Act::Created { volume } => {
+                let volume = self.volume(volume)?;
+                self.own_bricks(&volume).into_iter().try_for_each(|brick| mark_brick(&brick.path, volume.id))
+            }
+            Act::Started { volume } => {
+                let volume = self.volume(volume)?;
+                let started = self.start_bricks(&volume).await;
+                self.reconcile.notify_one();
+                started
+            }
+            Act::Stopped { volume } => {
+                let volume = self.volume(volume)?;
+                let stopped = self.stop_bricks(&volume).await;
+                self.stop_heal(&volume.name).await;
+                stopped
+            }
+            Act::Heal { volume, full } => self.heal_here(volume, *full).await,
+            Act::Applied => Ok(()),
+        }
+    }
+
+    /// Starts those of this node's bricks of a volume that are down.
+    ///
+    /// # Errors
+    /// The first brick that does not start.
+    pub async fn start_bricks(&self, volume: &Volume) -> Result<(), Failure> {
+        let _one = self.bricks.lock().await;
+        // A stop may have been decided while we waited.
+        let wanted = self.store.with_state(|state| {
+            state.volumes.get(&volume.name).is_some_and(|now| now.status == Status::Started && now.id == volume.id)
+        });
+        if !wanted {
+            return Ok(());
+        }
+        let mut first_failure = Ok(());
+        for brick in self.own_bricks(volume) {
+            if let Err(failure) = self.start_brick(volume, brick).await {
+                tracing::error!("brick {}: {failure}", brick.name());
+                if first_failure.is_ok() {
+                    first_failure = Err(failure);
+                }
+            }
+        }
+        let (id, count) = (volume.id, volume.start_count);
+        if let Err(error) = self.update_local(|local| {
+            local.started.insert(id, count);
+        }) {
+            tracing::error!("{error}");
+        }
+        self.export();
+        first_failure
+    }
+
+    async fn start_brick(&self, volume: &Volume, brick: &Brick) -> Result<(), Failure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(libc::EIO, format!("Unable to start brick {}: {error}", brick.name()))
+        };
+        let known = self.store.local().ports.get(&brick.path).copied();
+        if self.brick_daemon(volume, brick, known.unwrap_or(0)).pid().is_some() {
+            return Ok(());
+        }
+        if let Err(error) = std::fs::metadata(&brick.path) {
+            return Err(failed(&reason(&error)));
+        }
+        mark_brick(&brick.path, volume.id)?;
+        // The directory carries the volume's data: a brick that lost its mark would be started on an empty mount point.
+        let address = self.brick_address();
+        let ports = self.store.local().ports;
+        let taken = |port: u16| ports.iter().any(|(path, other)| *other == port && *path != brick.path);
+        let port = free_port(address, known, self.config.base_port, self.config.max_port, taken)
+            .ok_or_else(|| failed(&"no free port"))?;
+        self.update_local(|local| {
+            local.ports.insert(brick.path.clone(), port);
+        })
+        .map_err(|error| failed(&error))?;
+        self.signed_in.borrow_mut().remove(&brick.path);
+        let daemon = self.brick_daemon(volume, brick, port);
+        let pid = daemon.start().await.map_err(|error| failed(&error))?;
+        tracing::info!("brick {} runs: pid {pid}, port {port}", brick.name());
+        Ok(())
+    }
+
+    /// The address bricks of this node listen on, to see whether a port is free.
+    fn brick_address(&self) -> std::net::IpAddr {
+        self.config.bind.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into())
+    }
+
+    /// Stops this node's bricks of a volume.
+    ///
+    /// # Errors
+    /// The first that does not stop.
+    pub async fn stop_bricks(&self, volume: &Volume) -> Result<(), Failure> {
+        let _one = self.bricks.lock().await;
+        let stops = self.own_bricks(volume).into_iter().map(|brick| async move {
+            let daemon = self.brick_daemon(volume, brick, 0);
+            daemon
+                .stop()
+                .await
+                .map_err(|error| Failure::new(libc::EIO, format!("Failed to stop brick {}: {error}", brick.name())))?;
+            self.signed_in.borrow_mut().remove(&brick.path);
+            // Its socket, if it left it behind.
+            let _ = std::fs::remove_file(self.places.socket(&daemon.pid_file));
+            Ok(())
+        });
+        join_all(stops).await.into_iter().collect()
+    }
+
+    /// Whether this node should run a heal service for the volume.
+    pub fn wants_heal(&self, volume: &Volume) -> bool {
+        volume.status == Status::Started
+            && volume.is_replicated()
+            && volume.option("cluster.self-heal-daemon").and_then(parse_bool).unwrap_or(true)
+            && !self.own_bricks(volume).is_empty()
+    }
+
+    /// Stops a volume's heal service on this node.
+    pub async fn stop_heal(&self, volume: &str) {
+        let daemon = self.heal_daemon(volume);
+        if daemon.pid_file.exists() {
+            if let Err(error) = daemon.stop().await {
+                tracing::error!("heal service of {volume}: {error}");
+            }
+            let _ = std::fs::remove_file(self.places.socket(&daemon.pid_file));
+        }
+        self.heal_backoff.borrow_mut().remove(volume);
+    }
+
+    /// Keeps the working directory, volfiles' readers, bricks and heal services at what is decided, until the end.
+    pub async fn keep_reconciling(self: Rc<Self>) {
+        let mut changes = self.store.changes();
+        while !self.ending.get() {
+            changes.mark_unchanged();
+            self.export();
+            self.settle_membership();
+            self.tell_clients();
+            self.reconcile_bricks().await;
+            self.reconcile_heal().await;
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = self.reconcile.notified() => {}
+                () = tokio::time::sleep(WATCH_EVERY) => {}
+            }
+        }
+    }
+
+    /// Once the log we joined names us, we are in.
+    fn settle_membership(&self) {
+        let local = self.store.local();
+        if local.joining && self.voters().iter().any(|voter| voter.0 == local.uuid) {
+            if let Err(error) = self.update_local(|local| local.joining = false) {
+                tracing::error!("{error}");
+            }
+        }
+    }
+
+    async fn reconcile_bricks(&self) {
+        let volumes: Vec<Volume> = self.store.with_state(|state| state.volumes.values().cloned().collect());
+        let started = self.store.local().started;
+        for volume in &volumes {
+            match volume.status {
+                // Bricks that died stay down, as in GlusterFS, until the next `start force` or start of glusterd.
+                Status::Started if started.get(&volume.id) != Some(&volume.start_count) => {
+                    if let Err(failure) = self.start_bricks(volume).await {
+                        tracing::error!("{failure}");
+                    }
+                }
+                Status::Started => {}
+                Status::Created | Status::Stopped => {
+                    let running =
+                        self.own_bricks(volume).iter().any(|brick| self.places.brick_pid(volume, brick).exists());
+                    if running && let Err(failure) = self.stop_bricks(volume).await {
+                        tracing::error!("{failure}");
+                    }
+                }
+            }
+        }
+        let stale = |path: &str| !volumes.iter().any(|volume| volume.bricks.iter().any(|brick| brick.path == path));
+        let local = self.store.local();
+        let gone = |id: &uuid::Uuid| !volumes.iter().any(|volume| volume.id == *id);
+        if local.ports.keys().any(|path| stale(path)) || local.started.keys().any(gone) {
+            let forget = self.update_local(|local| {
+                local.ports.retain(|path, _| !stale(path));
+                local.started.retain(|id, _| !gone(id));
+            });
+            if let Err(error) = forget {
+                tracing::error!("{error}");
+            }
+        }
+    }
+
+    async fn reconcile_heal(&self) {
+        let volumes: Vec<Volume> = self.store.with_state(|state| state.volumes.values().cloned().collect());
+        for volume in &volumes {
+            if !self.wants_heal(volume) {
+                self.stop_heal(&volume.name).await;
+                continue;
+            }
+            let daemon = self.heal_daemon(&volume.name);
+            let now = Instant::now();
+            if daemon.pid().is_some() {
+                // Long enough alive: the next death starts from a short wait again.
+                let mut backoff = self.heal_backoff.borrow_mut();
+                if backoff.get(&volume.name).is_some_and(|(at, wait)| now > *at + *wait * 2) {
+                    backoff.remove(&volume.name);
+                }
+                continue;
+            }
+            let wait = match self.heal_backoff.borrow().get(&volume.name) {
+                Some((at, _)) if now < *at => continue,
+                Some((_, wait)) => (*wait * 2).min(MAX_BACKOFF),
+                None => WATCH_EVERY,
+            };
+            self.heal_backoff.borrow_mut().insert(volume.name.clone(), (now + wait, wait));
+            match daemon.start().await {
+                Ok(pid) => tracing::info!("heal service of {} runs: pid {pid}", volume.name),
+                Err(error) => tracing::error!("heal service of {}: {error}; next try in {wait:?}", volume.name),
+            }
+        }
+        // Services of volumes that are gone.
+        if let Ok(entries) = std::fs::read_dir(self.places.run.join("shd")) {
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if !volumes.iter().any(|volume| volume.name == name) {
+                    self.stop_heal(&name).await;
+                    let _ = std::fs::remove_dir(entry.path());
+                }
+            }
+        }
+    }
+
+    /// At the start of glusterd: every started volume's bricks that are down are started, as GlusterFS does at boot. No quorum
+    /// is waited for.
+    pub fn forget_starts(&self) {
+        if let Err(error) = self.update_local(|local| local.started.clear()) {
+            tracing::error!("{error}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Volumes: the commands, and what each node does for them.
+
+pub mod create;
+pub mod heal;
+pub mod info;
+pub mod local;
+pub mod options;
+pub mod run;
