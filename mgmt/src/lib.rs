@@ -1,8 +1,8 @@
 //! Peers and volumes: glusterd and the gluster command.
 
 pub mod api;
-pub mod cli;
 pub mod brick;
+pub mod cli;
 pub mod client;
 pub mod daemon;
 pub mod net;

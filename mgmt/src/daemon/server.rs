@@ -164,6 +164,7 @@ impl Node {
                 Ok(text) => Ok(Answer::Text(text)),
                 Err(reason) => Err(Failure::new(libc::ENOENT, reason)),
             },
+            Request::GetWorkingDirectory => Ok(Answer::Text(self.work.root().display().to_string())),
             Request::UuidGet => Ok(Answer::Text(self.uuid().to_string())),
         }
     }
@@ -288,6 +289,7 @@ fn is_read_only(request: &Request) -> bool {
             | Request::VolumeStatus { .. }
             | Request::VolumeGet { .. }
             | Request::GetSpec { .. }
+            | Request::GetWorkingDirectory
             | Request::UuidGet
     )
 }

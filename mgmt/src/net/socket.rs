@@ -73,8 +73,8 @@ impl Stream for Unix {
 pub enum Listener {
     /// TCP.
     Tcp(tokio_uring::net::TcpListener),
-    /// Unix.
-    Unix(tokio_uring::net::UnixListener),
+    /// Unix. tokio-uring 0.5 makes its unix listeners of a type that cannot listen: tokio's own accepts for it.
+    Unix(tokio::net::UnixListener),
 }
 
 impl Listener {
@@ -103,7 +103,7 @@ impl Listener {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        Ok(Listener::Unix(tokio_uring::net::UnixListener::bind(path)?))
+        Ok(Listener::Unix(tokio::net::UnixListener::bind(path)?))
     }
 
     /// The next connection.
@@ -118,7 +118,12 @@ impl Listener {
                 let _ = stream.set_nodelay(true);
                 Ok(Rc::new(Tcp { stream, peer }))
             }
-            Listener::Unix(listener) => Ok(Rc::new(Unix { stream: listener.accept().await? })),
+            Listener::Unix(listener) => {
+                let stream = listener.accept().await?.0.into_std()?;
+                // The ring waits by itself; on a nonblocking socket it would answer EAGAIN.
+                stream.set_nonblocking(false)?;
+                Ok(Rc::new(Unix { stream: tokio_uring::net::UnixStream::from_std(stream) }))
+            }
         }
     }
 }
