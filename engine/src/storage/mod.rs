@@ -223,8 +223,8 @@ impl Brick {
             }
             Fop::Getxattr { gfid, name, xdata } => self.getxattr(context, &self.resolve(gfid)?, &name, &xdata),
             Fop::Fgetxattr { file, name, xdata } => self.getxattr(context, &self.inode_of(file)?, &name, &xdata),
-            Fop::Removexattr { gfid, name, .. } => self.removexattr(context, &*self.resolve(gfid)?, &name),
-            Fop::Fremovexattr { file, name, .. } => self.removexattr(context, &*self.inode_of(file)?, &name),
+            Fop::Removexattr { gfid, name, xdata } => self.removexattr(context, &*self.resolve(gfid)?, &name, &xdata),
+            Fop::Fremovexattr { file, name, xdata } => self.removexattr(context, &*self.inode_of(file)?, &name, &xdata),
             Fop::Xattrop { gfid, kind, xattrs, xdata } => self.xattrop(&*self.resolve(gfid)?, kind, &xattrs, &xdata),
             Fop::Fxattrop { file, kind, xattrs, xdata } => self.xattrop(&*self.inode_of(file)?, kind, &xattrs, &xdata),
             Fop::Readdir { file, offset, size_bytes, xdata } => self.readdir(file, offset, size_bytes, &xdata, false),

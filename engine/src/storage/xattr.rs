@@ -269,13 +269,29 @@ impl Brick {
         sys::set_xattr(&inode.path, key, &raw, flags).explain(|| format!("setting {text} of {}", inode.gfid))
     }
 
-    /// REMOVEXATTR, FREMOVEXATTR. A dict of keys in xdata (`trusted.glusterfs.*` bulk removal) is not part of 4.x v1.
-    pub fn removexattr(&self, context: &Context, inode: &Inode, name: &[u8]) -> FopResult {
+    /// REMOVEXATTR, FREMOVEXATTR. Without a name: all keys of xdata at once, as heal does to make a copy's metadata
+    /// what the source's is; those that are not there, and those that are the brick's own, are passed over.
+    pub fn removexattr(&self, context: &Context, inode: &Inode, name: &[u8], xdata: &Dict) -> FopResult {
+        if name.is_empty() {
+            for (key, _) in xdata.iter() {
+                let ours = is_own(key) || key.as_ref() == MDATA_KEY.as_bytes();
+                if is_xattr_name(key) && !ours {
+                    match sys::remove_xattr(&inode.path, key) {
+                        Ok(()) | Err(rustix::io::Errno::NODATA) => {}
+                        Err(e) => {
+                            return Err(sys::failure(
+                                e,
+                                &format!("removing {} of {}", String::from_utf8_lossy(key), inode.gfid),
+                            ));
+                        }
+                    }
+                }
+            }
+            self.touch(context, inode, Touch::CHANGE);
+            return Ok(Reply::done());
+        }
         let text = String::from_utf8_lossy(name);
-        if name == GFID_KEY.as_bytes()
-            || name == VOLUME_ID_KEY.as_bytes()
-            || name.starts_with(GFID2PATH_PREFIX.as_bytes())
-        {
+        if is_own(name) {
             return Err(FopError::new(errno::EPERM, format!("{text} cannot be removed by clients")));
         }
         if !is_xattr_name(name) {
@@ -395,6 +411,11 @@ pub fn value_bytes(value: &Value) -> Option<Bytes> {
         Value::Mdata(mdata) => Bytes::copy_from_slice(&super::inode::encode_mdata(mdata)),
         Value::Double(_) | Value::Iatt(_) => return None,
     })
+}
+
+/// What only the brick itself sets and removes.
+fn is_own(name: &[u8]) -> bool {
+    name == GFID_KEY.as_bytes() || name == VOLUME_ID_KEY.as_bytes() || name.starts_with(GFID2PATH_PREFIX.as_bytes())
 }
 
 /// Whether `name` is in one of Linux's namespaces.
