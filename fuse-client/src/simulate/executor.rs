@@ -79,6 +79,14 @@ struct Shared {
     ready: Mutex<Vec<Arc<Task>>>,
     /// Logical time: orders what applications saw.
     ticks: AtomicU64,
+    log: Mutex<Log>,
+}
+
+/// What happened, as lines where they are wanted, as a checksum always.
+#[derive(Default)]
+struct Log {
+    lines: Option<Vec<String>>,
+    digest: u64,
 }
 
 struct Task {
@@ -123,8 +131,8 @@ pub enum Stuck {
 }
 
 impl Executor {
-    /// A world at time 0.
-    pub fn new(seed: u64) -> Executor {
+    /// A world at time 0, which keeps a line per event or does not.
+    pub fn new(seed: u64, log: bool) -> Executor {
         let inner = Inner {
             now: Duration::ZERO,
             timers: BinaryHeap::new(),
@@ -137,6 +145,7 @@ impl Executor {
             inner: Mutex::new(inner),
             ready: Mutex::default(),
             ticks: AtomicU64::new(1),
+            log: Mutex::new(Log { lines: log.then(Vec::new), digest: 0 }),
         });
         Executor { shared, tasks: BTreeMap::new(), next_task: 0, polls: 0 }
     }
@@ -265,6 +274,27 @@ impl Drop for Executor {
 }
 
 impl Handle {
+    /// Notes an event. `line` is only made where lines are kept; `sum` goes into the checksum.
+    pub fn note(&self, sum: u64, line: impl FnOnce() -> String) {
+        let now = self.now();
+        let mut log = self.shared.log.lock();
+        log.digest = (log.digest ^ sum ^ now.as_nanos() as u64).wrapping_mul(0x100_0000_01b3).rotate_left(17);
+        if let Some(lines) = &mut log.lines {
+            lines.push(format!("{:>12.6} {}", now.as_secs_f64(), line()));
+        }
+    }
+
+    /// Whether lines are kept.
+    pub fn keeps_lines(&self) -> bool {
+        self.shared.log.lock().lines.is_some()
+    }
+
+    /// The lines so far, and the checksum of all events.
+    pub fn take_log(&self) -> (Vec<String>, u64) {
+        let mut log = self.shared.log.lock();
+        (log.lines.as_mut().map(std::mem::take).unwrap_or_default(), log.digest)
+    }
+
     /// The next moment of logical time: larger than all before.
     pub fn tick(&self) -> u64 {
         self.shared.ticks.fetch_add(1, Ordering::Relaxed)
@@ -349,7 +379,7 @@ mod tests {
     use super::*;
 
     fn order(seed: u64) -> Vec<u64> {
-        let mut world = Executor::new(seed);
+        let mut world = Executor::new(seed, false);
         let handle = world.handle(Process::WORLD);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let all = Arc::clone(&seen);
@@ -378,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_killed_process_runs_no_more_and_a_deadlock_is_found() {
-        let mut world = Executor::new(1);
+        let mut world = Executor::new(1, false);
         let handle = world.handle(Process::WORLD);
         let victim = handle.of(Process(1));
         let reached = Arc::new(AtomicBool::new(false));

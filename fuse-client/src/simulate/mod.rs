@@ -137,9 +137,9 @@ struct World {
 
 /// Runs a seed.
 pub fn simulate(seed: u64, plan: &Plan) -> Outcome {
-    let mut executor = Executor::new(seed);
+    let mut executor = Executor::new(seed, plan.log);
     let handle = executor.handle(Process::WORLD);
-    let record = Arc::new(Mutex::new(Record::new(plan.log)));
+    let record = Arc::new(Mutex::new(Record::default()));
     let world = Arc::new(World {
         bricks: (0..BRICKS).map(|number| Brick::new(number, &handle)).collect(),
         handle: handle.clone(),
@@ -160,6 +160,7 @@ pub fn simulate(seed: u64, plan: &Plan) -> Outcome {
         Err(Stuck::Deadlock) => record.violation("everybody waits for ever".to_owned()),
         Err(Stuck::Spinning) => record.violation(format!("no end after {MAX_POLLS} polls")),
     }
+    let (log, digest) = handle.take_log();
     Outcome {
         violations: std::mem::take(&mut record.violations),
         asked: record.asked,
@@ -167,8 +168,8 @@ pub fn simulate(seed: u64, plan: &Plan) -> Outcome {
         faults: world.faults.load(Ordering::Relaxed),
         simulated: handle.now(),
         polls: executor.polls(),
-        digest: record.digest,
-        log: record.log.take().unwrap_or_default(),
+        digest,
+        log,
     }
 }
 
@@ -191,8 +192,7 @@ impl World {
     }
 
     fn note(&self, line: impl FnOnce() -> String) {
-        let now = self.handle.now();
-        self.record.lock().note(|| format!("{now:?} world {}", line()));
+        self.handle.note(1, || format!("world {}", line()));
     }
 
     fn start(&self, name: &str) -> (Client, Arc<Replicate>) {
@@ -201,7 +201,7 @@ impl World {
         let links: Vec<Arc<Link>> = self
             .bricks
             .iter()
-            .map(|brick| Link::new(format!("gv0-client-{}", brick.number), brick, &self.handle))
+            .map(|brick| Link::new(format!("gv0-client-{}", brick.number), process.0, brick, &self.handle))
             .collect();
         let children = links.iter().map(|link| Arc::clone(link) as Arc<dyn Translator>).collect();
         let options = Options::new().with("heal-timeout", "20");

@@ -21,6 +21,7 @@ use ladrillo_translator::{
 use parking_lot::Mutex;
 
 use super::executor::{Handle, Process};
+use super::workload::{brief, outcome};
 
 /// After how long a silent peer is given up (TCP_USER_TIMEOUT).
 const GIVE_UP: Duration = Duration::from_secs(5);
@@ -142,6 +143,7 @@ impl Brick {
             }
             Arc::clone(&state.locks)
         };
+        self.world.note(4, || format!("    brick {} forgets session {}", self.number, session.0));
         locks.release_client(session);
         self.memory.release_client(session);
     }
@@ -158,6 +160,8 @@ fn locks_over(memory: &Arc<Memory>, world: &Handle) -> Arc<Locks> {
 pub struct Link {
     this: Weak<Link>,
     name: String,
+    /// For the log.
+    process: u64,
     brick: Arc<Brick>,
     world: Handle,
     state: Mutex<LinkState>,
@@ -190,7 +194,7 @@ const ONCE: u32 = 0o100 | 0o200 | 0o1000;
 
 impl Link {
     /// A link that is not connected yet.
-    pub fn new(name: impl Into<String>, brick: &Arc<Brick>, world: &Handle) -> Arc<Link> {
+    pub fn new(name: impl Into<String>, process: u64, brick: &Arc<Brick>, world: &Handle) -> Arc<Link> {
         let state = LinkState {
             session: None,
             parent: None,
@@ -205,6 +209,7 @@ impl Link {
         Arc::new_cyclic(|this| Link {
             this: this.clone(),
             name: name.into(),
+            process,
             brick: Arc::clone(brick),
             world: world.of(Process::WORLD),
             state: Mutex::new(state),
@@ -252,15 +257,16 @@ impl Link {
             };
             let context = Context::root().with_client(session);
             let is_bad = locks.submit(&context, fop).await.is_err();
-            let mut state = self.state.lock();
-            match state.files.get_mut(&fd) {
-                Some(known) => known.is_bad = is_bad,
-                None => {
-                    // Released meanwhile.
-                    drop(state);
-                    let file = File { gfid: open.gfid, fd: Some(fd) };
-                    let _ = locks.submit(&context, Fop::Release { file }).await;
+            let is_released = match self.state.lock().files.get_mut(&fd) {
+                Some(known) => {
+                    known.is_bad = is_bad;
+                    false
                 }
+                None => true,
+            };
+            if is_released {
+                let file = File { gfid: open.gfid, fd: Some(fd) };
+                let _ = locks.submit(&context, Fop::Release { file }).await;
             }
         }
         let is_dead = {
@@ -275,6 +281,7 @@ impl Link {
             self.state.lock().session = None;
             return is_dead;
         }
+        self.world.note(2, || format!("    process {} reached brick {}", self.process, self.brick.number));
         self.tell(Event::Up);
         true
     }
@@ -317,6 +324,7 @@ impl Link {
             }
             std::mem::take(&mut state.pending)
         };
+        self.world.note(3, || format!("    process {} lost brick {}", self.process, self.brick.number));
         // Requests fail before or after the event, as it happens in practice.
         let event_first = self.world.chance(50);
         if event_first {
@@ -422,7 +430,12 @@ impl Link {
             return;
         };
         let opens = opened_by(&fop);
+        let shown = self.world.keeps_lines().then(|| brief(&fop));
         let result = locks.submit(&context, fop).await;
+        if let Some(shown) = shown {
+            let (process, number) = (self.process, self.brick.number);
+            self.world.note(0, || format!("    process {process} on brick {number}: {shown} -> {}", outcome(&result)));
+        }
         let arrives = self.travel().await;
         let mut state = self.state.lock();
         if !arrives || state.session != Some(session) {

@@ -48,32 +48,11 @@ pub struct Record {
     pub asked: u64,
     /// Operations that succeeded.
     pub succeeded: u64,
-    /// A line per event, where wanted.
-    pub log: Option<Vec<String>>,
-    /// Changes with everything that happened: equal for equal runs.
-    pub digest: u64,
 }
 
 impl Record {
-    /// An empty record, that keeps a log or does not.
-    pub fn new(log: bool) -> Record {
-        Record { log: log.then(Vec::new), ..Record::default() }
-    }
-
-    /// Notes an event.
-    pub fn note(&mut self, line: impl FnOnce() -> String) {
-        let text = line();
-        for byte in text.bytes() {
-            self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
-        if let Some(log) = &mut self.log {
-            log.push(text);
-        }
-    }
-
     /// A promise is broken.
     pub fn violation(&mut self, what: String) {
-        self.note(|| format!("VIOLATION {what}"));
         if self.violations.len() < 50 {
             self.violations.push(what);
         }

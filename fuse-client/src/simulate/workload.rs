@@ -49,7 +49,7 @@ impl Mount {
         let shown = brief(&fop);
         self.record.lock().asked += 1;
         let tick = self.handle.tick();
-        self.record.lock().note(|| format!("{:?} {} #{tick} {shown}", self.handle.now(), self.name));
+        self.handle.note(tick, || format!("{} #{tick} {shown}", self.name));
         let result = {
             let work = self.top.submit(&context, fop).fuse();
             let hang = self.handle.sleep(HANG).fuse();
@@ -57,17 +57,20 @@ impl Mount {
             futures::select_biased! {
                 result = work => result,
                 () = hang => {
-                    self.record.lock().violation(format!("{}: {shown} hangs", self.name));
+                    self.violation(&mut self.record.lock(), format!("{}: {shown} hangs", self.name));
                     Err(FopError::new(errno::ETIMEDOUT, "hung"))
                 }
             }
         };
-        let mut record = self.record.lock();
-        record.succeeded += u64::from(result.is_ok());
-        let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
-        record.note(|| format!("{:?} {} #{tick} -> {outcome}", self.handle.now(), self.name));
-        drop(record);
+        self.record.lock().succeeded += u64::from(result.is_ok());
+        let sum = tick ^ result.as_ref().map_or_else(|error| error.errno as u64, |_| 0);
+        self.handle.note(sum, || format!("{} #{tick} -> {}", self.name, outcome(&result)));
         result
+    }
+
+    fn violation(&self, record: &mut Record, what: String) {
+        self.handle.note(0, || format!("VIOLATION {what}"));
+        record.violation(what);
     }
 
     fn fresh_fd(&self) -> FdId {
@@ -94,8 +97,13 @@ fn request(gfid: Gfid) -> Dict {
     Dict::new().with("gfid-req", Value::Gfid(gfid))
 }
 
+/// How a fop ended, for the log.
+pub(super) fn outcome(result: &FopResult) -> String {
+    result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned())
+}
+
 /// A fop for the log, without its data.
-fn brief(fop: &Fop) -> String {
+pub(super) fn brief(fop: &Fop) -> String {
     let name = |entry: &Entry| format!("{}/{}", &entry.parent.to_string()[..8], String::from_utf8_lossy(&entry.name));
     let short = |gfid: &Gfid| gfid.to_string()[..8].to_owned();
     match fop {
@@ -118,8 +126,32 @@ fn brief(fop: &Fop) -> String {
             format!("{} {}", fop.kind().name(), short(&file.gfid))
         }
         Fop::Open { gfid, .. } => format!("open {}", short(gfid)),
+        Fop::Inodelk { gfid, cmd, flock, .. } => format!("inodelk {} {cmd:?} {:?}", short(gfid), flock.kind),
+        Fop::Finodelk { file, cmd, flock, .. } => format!("inodelk {} {cmd:?} {:?}", short(&file.gfid), flock.kind),
+        Fop::Entrylk { gfid, name, cmd, .. } => format!("entrylk {} {name:?} {cmd:?}", short(gfid)),
+        Fop::Xattrop { gfid, xattrs, .. } => format!("xattrop {} {}", short(gfid), marks(xattrs)),
+        Fop::Fxattrop { file, xattrs, .. } => format!("xattrop {} {}", short(&file.gfid), marks(xattrs)),
+        Fop::Lookup { gfid, entry: None, .. } => format!("lookup {}", short(gfid)),
         other => other.kind().name(),
     }
+}
+
+fn marks(xattrs: &Dict) -> String {
+    let all: Vec<String> = xattrs
+        .iter()
+        .map(|(key, value)| {
+            let bytes = match value {
+                Value::Ptr(bytes) | Value::Str(bytes) | Value::StrOld(bytes) => bytes.clone(),
+                _ => Bytes::new(),
+            };
+            let counters: Vec<i32> = bytes
+                .chunks_exact(4)
+                .map(|four| four.iter().fold(0_i32, |sum, byte| sum.wrapping_shl(8) | i32::from(*byte)))
+                .collect();
+            format!("{}{counters:?}", String::from_utf8_lossy(key))
+        })
+        .collect();
+    all.join(" ")
 }
 
 /// One application.
@@ -198,15 +230,19 @@ impl Application {
             let mut record = self.mount.record.lock();
             let shown = String::from_utf8_lossy(name).into_owned();
             let who = &self.mount.name;
+            let mut violation = |record: &mut Record, what| self.mount.violation(record, what);
             match (record.known(directory, name), &found) {
                 (Some(Known::Is(gfid)), Err(error)) if matches!(error.errno, errno::ENOENT | errno::ESTALE) => {
-                    record.violation(format!("{who}: {shown} ({gfid}) was acknowledged, and a lookup says {error}"));
+                    violation(
+                        &mut record,
+                        format!("{who}: {shown} ({gfid}) was acknowledged, and a lookup says {error}"),
+                    );
                 }
                 (Some(Known::Is(gfid)), Ok(other)) if *other != gfid => {
-                    record.violation(format!("{who}: {shown} is {other} instead of {gfid}"));
+                    violation(&mut record, format!("{who}: {shown} is {other} instead of {gfid}"));
                 }
                 (Some(Known::Absent), Ok(gfid)) => {
-                    record.violation(format!("{who}: {shown} was removed, and a lookup finds {gfid}"));
+                    violation(&mut record, format!("{who}: {shown} was removed, and a lookup finds {gfid}"));
                 }
                 _ => {}
             }
