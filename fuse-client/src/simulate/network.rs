@@ -307,23 +307,35 @@ impl Link {
     /// Cuts the connection: the client knows now, the brick in `notice`. What is under way may still arrive until then.
     pub fn cut(self: &Arc<Link>, notice: Duration) {
         let Some(session) = self.state.lock().session else { return };
-        let (brick, world) = (Arc::clone(&self.brick), self.world.clone());
-        self.world.spawn(Box::pin(async move {
-            world.sleep(notice).await;
-            brick.forget(session);
-        }));
-        self.lose();
+        self.lose_with(session, notice);
     }
 
     /// The client finds its connection gone.
     fn lose(self: &Arc<Link>) {
+        let session = self.state.lock().session;
+        if let Some(session) = session {
+            self.lose_with(session, Duration::from_millis(self.world.below(20)));
+        }
+    }
+
+    /// The client knows that `session` is over; the brick hears of it after `notice`, once messages get through.
+    fn lose_with(self: &Arc<Link>, session: ClientId, notice: Duration) {
         let pending = {
             let mut state = self.state.lock();
-            if state.session.take().is_none() {
+            if state.session != Some(session) {
                 return;
             }
+            state.session = None;
             std::mem::take(&mut state.pending)
         };
+        let link = Arc::clone(self);
+        self.world.spawn(Box::pin(async move {
+            link.world.sleep(notice).await;
+            while link.state.lock().is_silent {
+                link.world.sleep(Duration::from_millis(100)).await;
+            }
+            link.brick.forget(session);
+        }));
         self.world.note(3, || format!("    process {} lost brick {}", self.process, self.brick.number));
         // Requests fail before or after the event, as it happens in practice.
         let event_first = self.world.chance(50);

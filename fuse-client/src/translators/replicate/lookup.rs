@@ -36,7 +36,13 @@ impl Replicate {
             }
             let found = self.present_copies(&replies);
             if found.is_empty() {
-                return Err(self.weigh_errors(&replies));
+                // A stale copy alone must not say ENOENT: whoever was lost on the way may have the name.
+                let lost = |reply: &FopResult| matches!(reply, Err(error) if error.errno == ENOTCONN);
+                let answered = replies.iter().filter(|(_, reply)| !lost(reply)).map(|(child, _)| *child).collect();
+                return Err(match self.has_quorum(answered) {
+                    true => self.weigh_errors(&replies),
+                    false => self.no_quorum(),
+                });
             }
             if let Some(entry) = &entry {
                 self.check_presence(entry, &replies, &found).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ladrillo_translator::error::errno::{EINVAL, EPERM};
+use ladrillo_translator::error::errno::{EINVAL, ENOTCONN, EPERM};
 use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Context, Dict, FdId, FileType, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, Reply};
 
@@ -100,7 +100,12 @@ impl Replicate {
         if !self.has_quorum(verdict.done) {
             // Too few have it: say so on those that are there, for the healer; accuse nobody.
             self.entry_post_op(own, shape, verdict.done, Mask::NONE, 1 - dirtied, Names::Keep).await;
-            return Err(self.weigh_errors(&replies));
+            // Some have it, or may: ENOENT or EEXIST of a stale copy would tell the caller that nothing happened.
+            let may_have = |reply: &FopResult| reply.as_ref().map_or_else(|error| error.errno == ENOTCONN, |_| true);
+            return Err(match replies.iter().any(|(_, reply)| may_have(reply)) {
+                true => self.no_quorum(),
+                false => self.weigh_errors(&replies),
+            });
         }
         let missed = (self.everyone() - verdict.done) - not_empty(&replies);
         if let Some((fd, flags)) = shape.opens
