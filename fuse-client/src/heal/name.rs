@@ -1,8 +1,20 @@
-//! Names that some children have and some do not.
+//! Names that some children have and some do not, met by a lookup: brought to agreement before it is answered.
 
 use ladrillo_translator::fop::Entry;
 
+use super::healer::Healer;
 use crate::translators::replicate::Replicate;
 
-/// Brings one name to all children, or takes it from all, as the directory's marks say.
-pub(crate) async fn heal_name(_replicate: &Replicate, _entry: &Entry) {}
+/// Brings one name to all children, or takes it from all, as the directory's marks say; where that cannot be done now
+/// (a brick is away, a lock fails) nothing happens, and the lookup judges by the marks alone.
+pub(crate) async fn heal_name(replicate: &Replicate, entry: &Entry) {
+    let Some(replicate) = replicate.arc() else { return };
+    if replicate.up() != replicate.everyone() {
+        return;
+    }
+    let healer = Healer::new(replicate);
+    let context = healer.context();
+    if let Err(trouble) = healer.heal_name(&context, entry).await {
+        tracing::debug!(parent = %entry.parent, ?trouble, "a name was not healed");
+    }
+}

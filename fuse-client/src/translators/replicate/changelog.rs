@@ -57,11 +57,6 @@ impl Changelog {
         self.0[segment as usize]
     }
 
-    /// Whether all are zero.
-    pub fn is_zero(&self) -> bool {
-        self.0 == [0; 3]
-    }
-
     /// From an xattr's value; what is missing counts as zero, as GlusterFS reads short values.
     pub fn from_bytes(raw: &[u8]) -> Changelog {
         let mut log = Changelog::default();

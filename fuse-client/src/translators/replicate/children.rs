@@ -114,7 +114,7 @@ impl Replicate {
             self.tell_parent(event);
         }
         if up {
-            self.on_child_up(child);
+            self.find_out_whether_local(child);
         }
         for listener in self.listeners.lock().iter() {
             listener(child, up);

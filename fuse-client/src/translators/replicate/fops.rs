@@ -163,9 +163,6 @@ impl Replicate {
         }
         Ok(())
     }
-
-    /// A child has come: find out whether its brick is on this machine, for reads.
-    pub(super) fn on_child_up(&self, _child: usize) {}
 }
 
 /// Children whose answer is a success.

@@ -11,6 +11,7 @@ mod children;
 mod fd;
 mod fops;
 mod inode;
+mod local;
 mod locks;
 mod lookup;
 mod mask;
@@ -24,7 +25,7 @@ pub(crate) mod tests;
 mod transaction;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -43,9 +44,12 @@ pub use settings::{HealAlgorithm, OPTIONS, Settings};
 
 use children::ChildStates;
 use fd::OpenFile;
+pub(crate) use fops::successes;
 pub(crate) use inode::Inode;
 use inode::InodeTable;
 pub(crate) use refresh::Copy as SeenCopy;
+pub(crate) use transaction::lock::{Lockee, METADATA_START};
+pub(crate) use transaction::postop::Target;
 
 /// Bugs the simulator plants to prove that it would catch them. Settable in code only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +81,11 @@ pub struct Replicate {
     /// Whether some brick's index held entries when last heard.
     backlog: AtomicBool,
     local_child: Mutex<Option<usize>>,
+    background_heals: AtomicUsize,
 }
+
+/// Heals that lookups may have started and that are not done.
+const MAX_BACKGROUND_HEALS: usize = 8;
 
 /// The answer of one child, beside its number.
 pub(crate) type ChildReply = (usize, FopResult);
@@ -114,6 +122,7 @@ impl Replicate {
             sabotage: Mutex::new(None),
             backlog: AtomicBool::new(false),
             local_child: Mutex::new(None),
+            background_heals: AtomicUsize::new(0),
         }))
     }
 
@@ -139,6 +148,33 @@ impl Replicate {
     /// Domain of this set's locks.
     pub(crate) fn domain(&self) -> Bytes {
         Bytes::copy_from_slice(self.name.as_bytes())
+    }
+
+    /// This translator, shared.
+    pub(crate) fn arc(&self) -> Option<Arc<Replicate>> {
+        self.this.upgrade()
+    }
+
+    /// A lock owner nobody else has.
+    pub(crate) fn fresh_owner(&self) -> u64 {
+        self.inodes.fresh_owner()
+    }
+
+    /// What is known of the copies of `gfid` is out of date.
+    pub(crate) fn distrust(&self, gfid: ladrillo_translator::Gfid) {
+        if let Some(inode) = self.inodes.get(&gfid) {
+            inode.distrust();
+        }
+    }
+
+    /// Leave to start a heal beside the fops; give it back with [`Replicate::end_background_heal`].
+    pub(crate) fn begin_background_heal(&self) -> bool {
+        let more = |running: usize| (running < MAX_BACKGROUND_HEALS).then_some(running + 1);
+        self.background_heals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    pub(crate) fn end_background_heal(&self) {
+        self.background_heals.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn up(&self) -> Mask {
@@ -282,6 +318,11 @@ impl Translator for Replicate {
     fn stop(&self) {
         self.release_all_sessions();
     }
+}
+
+/// The lock domain of a replica set.
+pub(crate) fn domain_of(replicate: &Replicate) -> String {
+    replicate.name.clone()
 }
 
 /// An answer that makes no sense for its request.

@@ -42,11 +42,6 @@ impl Quorum {
         }
     }
 
-    /// Whether there is a rule at all.
-    pub fn is_enforced(self) -> bool {
-        self.rule != Rule::None
-    }
-
     /// How many copies make it (for messages, and for AFR's weighing of accusations).
     pub fn needed(self) -> usize {
         match self.rule {

@@ -110,7 +110,7 @@ impl Replicate {
     }
 
     /// Which of `good` reads go to: the one the volfile names, the one on this machine, else by `read-hash-mode`.
-    pub(super) fn pick_reader(&self, gfid: Gfid, good: Mask) -> Option<usize> {
+    pub(crate) fn pick_reader(&self, gfid: Gfid, good: Mask) -> Option<usize> {
         if let Some(child) = self.settings.read_child
             && good.has(child)
         {

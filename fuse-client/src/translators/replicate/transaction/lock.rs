@@ -5,8 +5,7 @@ use ladrillo_translator::error::errno::{EAGAIN, ENOTCONN};
 use ladrillo_translator::fop::{EntrylkCmd, Flock, LockCmd, LockType, Name};
 use ladrillo_translator::{Context, Dict, Fop, FopError, Gfid, LockOwner};
 
-use crate::translators::replicate::fops::successes;
-use crate::translators::replicate::{ChildReply, Mask, Replicate};
+use crate::translators::replicate::{Mask, Replicate};
 
 /// First byte of the range that stands for an inode's metadata (LLONG_MAX - 1; the length is "to the end").
 pub(crate) const METADATA_START: u64 = i64::MAX as u64 - 1;
@@ -195,9 +194,4 @@ pub(crate) fn lock_error(replicate: &Replicate, locked: &Locked) -> FopError {
         Some(error) => error.clone(),
         None => replicate.no_quorum(),
     }
-}
-
-/// Children that granted a lock, from plain answers.
-pub(crate) fn granted(replies: &[ChildReply]) -> Mask {
-    successes(replies)
 }

@@ -17,8 +17,6 @@ use super::{ChildReply, Replicate};
 pub(super) struct Verdict {
     /// Have it, whole.
     pub done: Mask,
-    /// Were asked and do not have it, or may not.
-    pub missed: Mask,
     /// All refused alike (EEXIST, ENOSPC everywhere, ...): nothing changed anywhere.
     pub refused: bool,
 }
@@ -34,8 +32,7 @@ impl Replicate {
                 done.take(*child);
             }
         }
-        let asked: Mask = replies.iter().map(|(child, _)| *child).collect();
-        Verdict { done, missed: asked - done, refused: all_refused_alike(replies) }
+        Verdict { done, refused: all_refused_alike(replies) }
     }
 }
 

@@ -9,8 +9,6 @@ use crate::translators::replicate::{Changelog, ChildReply, Marks, Mask, Replicat
 
 /// Key of an xattrop's xdata: the brick keeps `indices/entry-changes/<directory>/<name>` (granular entry heal).
 const ENTRY_IN: &str = "glusterfs.xattrop-entry-create";
-/// The same: the brick forgets it.
-const ENTRY_OUT: &str = "glusterfs.xattrop-entry-delete";
 
 /// Where marks go.
 #[derive(Clone, Copy, Debug)]
@@ -83,12 +81,10 @@ impl Replicate {
             Changelog::of(marks.segment, 1),
             (dirty != 0).then(|| Changelog::of(marks.segment, dirty)),
         );
-        let key = match marks.names {
-            Names::Keep => ENTRY_IN,
-            Names::Forget => ENTRY_OUT,
-            Names::Leave => "",
+        let xdata = match marks.names {
+            Names::Keep => self.entry_key(ENTRY_IN, marks.entry),
+            Names::Leave => Dict::new(),
         };
-        let xdata = if key.is_empty() { Dict::new() } else { self.entry_key(key, marks.entry) };
         successes(&self.xattrop(context, on, target, xattrs, xdata).await)
     }
 
@@ -108,8 +104,6 @@ impl Replicate {
 pub(crate) enum Names {
     /// The name needs healing.
     Keep,
-    /// It does not (any more).
-    Forget,
     /// As it is.
     Leave,
 }
