@@ -24,10 +24,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-pub use io::{poll_readable, read, writev_detached};
+pub use io::{WriteBuffer, poll_readable, read, writev_detached};
 pub use op::{Finished, Op};
 pub use ring::Ring;
-pub use runtime::RingRuntime;
+pub use runtime::{RingRuntime, wall_clock};
 pub use task::Handle;
 pub use tcp::TcpConnector;
 pub use timer::{Elapsed, Sleep, sleep, timeout};

@@ -1,1 +1,143 @@
-//! Front ends: from FUSE opcodes to fops, one parser for all of them.
+//! Front ends: from FUSE requests to fops and back, one parser and one handler for all of them.
+//!
+//! Read first: [`parse`] (bytes to calls), [`handle`] (calls to fops to answers), [`device`] (the loop over /dev/fuse),
+//! [`mount`] (mounting, unmounting).
+
+pub mod abi;
+pub mod answer;
+pub mod buffer;
+pub mod device;
+pub mod handle;
+pub mod identity;
+pub mod inode;
+pub mod mount;
+pub mod notify;
+pub mod open;
+pub mod parse;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use ladrillo_translator::{Context, FopResult, Fop, LockOwner, Reply, Translator};
+use parking_lot::Mutex;
+
+use crate::executor;
+use answer::Validity;
+use identity::Groups;
+use inode::Inodes;
+use open::OpenFiles;
+use parse::Header;
+
+/// Whether files bypass the kernel's page cache (`--direct-io-mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirectIo {
+    /// Always.
+    Always,
+    /// Only where the application says so (O_DIRECT).
+    Never,
+    /// As `Never`: the kernel writes big requests through its cache.
+    #[default]
+    Auto,
+}
+
+/// How a mount behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long the kernel keeps attributes, names and their absence.
+    pub validity: Validity,
+    /// How long a caller's groups are remembered.
+    pub gid_timeout: Duration,
+    /// See [`DirectIo`].
+    pub direct_io: DirectIo,
+    /// Keep cached pages across opens.
+    pub keep_cache: bool,
+    /// POSIX ACLs are the bricks' business, not the kernel's.
+    pub acl: bool,
+    /// `security.selinux` is passed on.
+    pub selinux: bool,
+    /// `security.capability` is passed on.
+    pub capability: bool,
+    /// Refuse what changes anything.
+    pub read_only: bool,
+    /// Pid that fops carry instead of the caller's (`--client-pid`).
+    pub client_pid: Option<i32>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            validity: Validity::default(),
+            gid_timeout: Duration::from_secs(300),
+            direct_io: DirectIo::default(),
+            keep_cache: false,
+            acl: false,
+            selinux: false,
+            capability: false,
+            read_only: false,
+            client_pid: None,
+        }
+    }
+}
+
+/// What all front ends of a mount share: the graph below, and the kernel's numbers for inodes and files.
+pub struct Front {
+    top: Arc<dyn Translator>,
+    options: Options,
+    /// Inodes the kernel knows.
+    pub inodes: Inodes,
+    /// Files the kernel has open.
+    pub files: OpenFiles,
+    groups: Groups,
+    /// Requests that can be interrupted, by their unique.
+    interrupts: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+}
+
+impl Front {
+    /// A front end over `top`.
+    pub fn new(top: Arc<dyn Translator>, options: Options) -> Front {
+        Front {
+            top,
+            groups: Groups::new(options.gid_timeout),
+            options,
+            inodes: Inodes::default(),
+            files: OpenFiles::default(),
+            interrupts: Mutex::default(),
+        }
+    }
+
+    /// Its options.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Asks the graph for the root: whether the volume is there.
+    ///
+    /// # Errors
+    /// ENOTCONN without bricks, ENOENT where `--subdir-mount` names nothing, whatever the graph says.
+    pub async fn check_root(&self) -> FopResult<()> {
+        let gfid = ladrillo_translator::Gfid::ROOT;
+        let context = Context { birth: executor::wall_clock(), ..Context::root() };
+        let lookup = Fop::Lookup { gfid, entry: None, xdata: Default::default() };
+        match self.top.submit(&context, lookup).await? {
+            Reply::Lookup { iatt, .. } if iatt.is_dir() => Ok(()),
+            _ => Err(ladrillo_translator::FopError::new(libc::ENOTDIR, "the volume's root is no directory")),
+        }
+    }
+
+    /// The caller, as fops carry it.
+    fn context(&self, header: &Header, lock_owner: Option<u64>) -> Context {
+        Context {
+            uid: header.uid,
+            gid: header.gid,
+            groups: self.groups.of(header.pid, header.uid, header.gid),
+            pid: self.options.client_pid.unwrap_or(header.pid as i32),
+            lock_owner: match lock_owner {
+                None | Some(0) => LockOwner::default(),
+                Some(owner) => LockOwner::from_u64(owner),
+            },
+            birth: executor::wall_clock(),
+        }
+    }
+}
