@@ -1,1 +1,436 @@
 //! From a volfile to a running graph of translators.
+//!
+//! `protocol/client` and `cluster/replicate` are translators here. What stock volfiles have above them for speed and
+//! statistics (`performance/*`, `debug/io-stats`, `features/utime`) needs no node of its own: its options are accepted
+//! and its parent talks to its child directly (times are stamped by the front end, in the context's `birth`). What would
+//! change the meaning of data or of errors and is not there yet is refused by name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use ladrillo_translator::volfile::Node;
+use ladrillo_translator::{Event, OptionError, Parent, Runtime, Translator, Volfile};
+use ladrillo_transport::Connector;
+use parking_lot::Mutex;
+
+use crate::translators::client::Client;
+use crate::translators::replicate::Replicate;
+
+/// Translators that change neither data nor errors: a graph without them means the same.
+const PASS_THROUGH: [&str; 16] = [
+    "debug/io-stats",
+    "debug/trace",
+    "features/utime",
+    "features/upcall",
+    "meta",
+    "performance/io-cache",
+    "performance/io-threads",
+    "performance/md-cache",
+    "performance/nl-cache",
+    "performance/open-behind",
+    "performance/quick-read",
+    "performance/read-ahead",
+    "performance/readdir-ahead",
+    "performance/stat-prefetch",
+    "performance/symlink-cache",
+    "performance/write-behind",
+];
+
+/// What translators get from the process.
+pub struct Environment {
+    /// Clock and spawner.
+    pub runtime: Arc<dyn Runtime>,
+    /// Makes connections.
+    pub connector: Arc<dyn Connector>,
+    /// `--xlator-option`: translator name or glob (`*replicate*`), option, value.
+    pub overrides: Vec<(String, String, String)>,
+    /// `--subdir-mount`: the directory bricks present as the root.
+    pub subdir: Option<String>,
+    /// `--volume-name`: the top, instead of the volfile's last volume.
+    pub top: Option<String>,
+}
+
+/// Why there is no graph.
+#[derive(Debug, thiserror::Error)]
+pub enum GraphError {
+    /// An option's value.
+    #[error("volume '{volume}': {error}")]
+    Option {
+        /// The translator's name.
+        volume: String,
+        /// What is wrong.
+        error: OptionError,
+    },
+    /// A type this program does not have.
+    #[error("volume '{volume}': type '{kind}' is {why}")]
+    Unsupported {
+        /// The translator's name.
+        volume: String,
+        /// Its type.
+        kind: String,
+        /// `unknown`, or why not.
+        why: &'static str,
+    },
+    /// The graph does not hold together.
+    #[error("volume '{volume}': {message}")]
+    Shape {
+        /// The translator's name.
+        volume: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// A graph.
+pub struct Graph {
+    /// Where fops enter.
+    pub top: Arc<dyn Translator>,
+    /// Name of the top as the volfile has it (the volume's, for clients).
+    pub name: String,
+    /// All `cluster/replicate` in it.
+    pub replicates: Vec<Arc<Replicate>>,
+    /// All `protocol/client` in it.
+    pub clients: Vec<Arc<Client>>,
+    /// A `features/read-only` is in it.
+    pub read_only: bool,
+    /// Those with a node of their own, children first.
+    translators: Vec<Arc<dyn Translator>>,
+    /// Tops: several only in glustershd's volfiles of many volumes.
+    tops: Vec<Arc<dyn Translator>>,
+}
+
+impl Graph {
+    /// Builds a graph, and does not start it.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub fn build(volfile: &Volfile, environment: &Environment) -> Result<Graph, GraphError> {
+        let last = match &environment.top {
+            Some(name) => volfile.get(name).ok_or_else(|| shape(name, "is not in the volfile"))?,
+            None => volfile.top().ok_or_else(|| shape("", "the volfile is empty"))?,
+        };
+        let mut builder = Builder { environment, built: HashMap::new(), graph: Parts::default() };
+        for node in &volfile.nodes {
+            builder.add(node)?;
+        }
+        let tops = builder.built.remove(&last.name).unwrap_or_default();
+        let Some(top) = tops.first().cloned() else {
+            return Err(shape(&last.name, "has nothing below it that stores anything"));
+        };
+        let Parts { replicates, clients, translators, read_only } = builder.graph;
+        Ok(Graph { top, name: last.name.clone(), replicates, clients, read_only, translators, tops })
+    }
+
+    /// Says who hears the top's events, and starts all translators, children first. On an executor's thread.
+    pub fn start(&self, parent: &Arc<impl Parent + 'static>) {
+        for (index, top) in self.tops.iter().enumerate() {
+            let weak: Weak<dyn Parent> = Arc::downgrade(&(parent.clone() as Arc<dyn Parent>));
+            top.set_parent(weak, index);
+        }
+        for translator in &self.translators {
+            translator.start();
+        }
+    }
+
+    /// Ends all translators, parents first.
+    pub fn stop(&self) {
+        for translator in self.translators.iter().rev() {
+            translator.stop();
+        }
+    }
+
+    /// How many tops there are.
+    pub fn tops(&self) -> usize {
+        self.tops.len()
+    }
+}
+
+fn shape(volume: &str, message: impl Into<String>) -> GraphError {
+    GraphError::Shape { volume: volume.to_owned(), message: message.into() }
+}
+
+#[derive(Default)]
+struct Parts {
+    replicates: Vec<Arc<Replicate>>,
+    clients: Vec<Arc<Client>>,
+    translators: Vec<Arc<dyn Translator>>,
+    read_only: bool,
+}
+
+struct Builder<'a> {
+    environment: &'a Environment,
+    /// What stands for each volume of the volfile: itself, or its children's where it needs no node.
+    built: HashMap<String, Vec<Arc<dyn Translator>>>,
+    graph: Parts,
+}
+
+impl Builder<'_> {
+    fn add(&mut self, node: &Node) -> Result<(), GraphError> {
+        let mut options = node.options.clone();
+        for (pattern, key, value) in &self.environment.overrides {
+            if glob(pattern, &node.name) {
+                options.set(key.clone(), value.clone());
+            }
+        }
+        let children: Vec<Arc<dyn Translator>> = node
+            .subvolumes
+            .iter()
+            .flat_map(|name| self.built.get(name).map(Vec::as_slice).unwrap_or_default())
+            .cloned()
+            .collect();
+        let unsupported = |why| GraphError::Unsupported { volume: node.name.clone(), kind: node.kind.clone(), why };
+        let option = |error| GraphError::Option { volume: node.name.clone(), error };
+        let runtime = self.environment.runtime.clone();
+        let stands: Vec<Arc<dyn Translator>> = match node.kind.as_str() {
+            "protocol/client" => {
+                if let Some(subdir) = &self.environment.subdir {
+                    options.set("subdir-mount", subdir.clone());
+                }
+                let connector = self.environment.connector.clone();
+                let client = Client::new(&node.name, &options, runtime, connector).map_err(option)?;
+                self.graph.clients.push(client.clone());
+                self.graph.translators.push(client.clone());
+                vec![client]
+            }
+            "cluster/replicate" | "cluster/afr" => {
+                if children.is_empty() {
+                    return Err(shape(&node.name, "has no subvolumes"));
+                }
+                let parent_of = children.clone();
+                let replicate = Replicate::new(&node.name, children, &options, runtime).map_err(option)?;
+                for (index, child) in parent_of.iter().enumerate() {
+                    let weak: Weak<dyn Parent> = Arc::downgrade(&(replicate.clone() as Arc<dyn Parent>));
+                    child.set_parent(weak, index);
+                }
+                self.graph.replicates.push(replicate.clone());
+                self.graph.translators.push(replicate.clone());
+                vec![replicate]
+            }
+            "cluster/distribute" | "cluster/dht" | "cluster/nufa" | "cluster/switch" => match children.len() {
+                1 => children,
+                _ => return Err(unsupported("not supported yet with more than one subvolume")),
+            },
+            "features/read-only" => {
+                self.graph.read_only = true;
+                children
+            }
+            kind if PASS_THROUGH.contains(&kind) => {
+                // Several below one only where nothing passes through: the top of glustershd's volfile.
+                if children.is_empty() {
+                    return Err(shape(&node.name, "has no subvolumes"));
+                }
+                children
+            }
+            "cluster/disperse" | "cluster/stripe" | "features/shard" | "features/worm" | "features/snapview-client"
+            | "features/quiesce" | "features/cloudsync" | "encryption/crypt" | "features/thin-arbiter"
+            | "features/gfid-access" | "system/posix-acl" | "features/selinux" | "features/namespace" => {
+                return Err(unsupported("not supported yet"));
+            }
+            kind if kind.starts_with("storage/") || kind.starts_with("protocol/") => {
+                return Err(unsupported("no translator of clients"));
+            }
+            _ => return Err(unsupported("unknown")),
+        };
+        self.built.insert(node.name.clone(), stands);
+        Ok(())
+    }
+}
+
+/// Whether `name` matches `pattern`, in which `*` stands for any text (`--xlator-option *replicate*.key=value`).
+fn glob(pattern: &str, name: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let Some(first) = pieces.next() else { return false };
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let mut pieces = pieces.peekable();
+    if pieces.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(piece) = pieces.next() {
+        if pieces.peek().is_none() {
+            return rest.ends_with(piece);
+        }
+        match rest.find(piece) {
+            Some(at) => rest = &rest[at + piece.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+/// The top of a graph's ear: what state it is in, and who wants to know.
+#[derive(Default)]
+pub struct Ear {
+    state: Mutex<EarState>,
+}
+
+#[derive(Default)]
+struct EarState {
+    up: bool,
+    heard: Heard,
+    waiting: Vec<std::task::Waker>,
+    listeners: Vec<Box<dyn Fn(&Event) + Send + Sync>>,
+}
+
+/// What was heard of the volume first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing yet.
+    #[default]
+    Nothing,
+    /// It tries to connect.
+    Connecting,
+    /// Ready.
+    Up,
+    /// Its bricks do not answer.
+    Down,
+}
+
+impl Ear {
+    /// Deaf so far.
+    pub fn new() -> Arc<Ear> {
+        Arc::default()
+    }
+
+    /// `listener` hears every event from now on; it must not block.
+    pub fn listen(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
+        self.state.lock().listeners.push(Box::new(listener));
+    }
+
+    /// Whether the volume is up.
+    pub fn is_up(&self) -> bool {
+        self.state.lock().up
+    }
+
+    /// What was heard last.
+    pub fn heard(&self) -> Heard {
+        self.state.lock().heard
+    }
+
+    /// Completes when it is up, or known to be down.
+    pub async fn known(&self) -> Heard {
+        std::future::poll_fn(|cx| {
+            let mut state = self.state.lock();
+            match state.heard {
+                Heard::Up | Heard::Down => std::task::Poll::Ready(state.heard),
+                Heard::Nothing | Heard::Connecting => {
+                    state.waiting.push(cx.waker().clone());
+                    std::task::Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Parent for Ear {
+    fn child_event(&self, _child_index: usize, event: Event) {
+        let waiting = {
+            let mut state = self.state.lock();
+            match &event {
+                Event::Up => {
+                    state.up = true;
+                    state.heard = Heard::Up;
+                }
+                Event::Down => {
+                    state.up = false;
+                    state.heard = Heard::Down;
+                }
+                Event::Connecting if state.heard == Heard::Nothing => state.heard = Heard::Connecting,
+                _ => {}
+            }
+            for listener in &state.listeners {
+                listener(&event);
+            }
+            std::mem::take(&mut state.waiting)
+        };
+        for waker in waiting {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::{RingRuntime, TcpConnector};
+
+    fn environment() -> Environment {
+        Environment {
+            runtime: Arc::new(RingRuntime::new()),
+            connector: Arc::new(TcpConnector),
+            overrides: Vec::new(),
+            subdir: None,
+            top: None,
+        }
+    }
+
+    fn client(name: &str) -> Node {
+        Node::new(name, "protocol/client")
+            .option("remote-host", "127.0.0.1")
+            .option("remote-port", "49152")
+            .option("remote-subvolume", "/brick")
+    }
+
+    fn build(nodes: Vec<Node>) -> Result<Graph, GraphError> {
+        Graph::build(&Volfile { nodes }, &environment())
+    }
+
+    #[test]
+    fn a_stock_graph_is_built() {
+        let graph = build(vec![
+            client("gv0-client-0"),
+            client("gv0-client-1"),
+            client("gv0-client-2"),
+            Node::new("gv0-replicate-0", "cluster/replicate").over(["gv0-client-0", "gv0-client-1", "gv0-client-2"]),
+            Node::new("gv0-dht", "cluster/distribute").over(["gv0-replicate-0"]),
+            Node::new("gv0-utime", "features/utime").over(["gv0-dht"]),
+            Node::new("gv0-write-behind", "performance/write-behind").over(["gv0-utime"]),
+            Node::new("gv0", "debug/io-stats").over(["gv0-write-behind"]),
+        ])
+        .unwrap();
+        assert_eq!((graph.name.as_str(), graph.top.name(), graph.clients.len()), ("gv0", "gv0-replicate-0", 3));
+        assert_eq!((graph.translators.len(), graph.tops()), (4, 1));
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let two = || vec![client("a"), client("b"), Node::new("d", "cluster/distribute").over(["a", "b"])];
+        let error = build(two()).err().unwrap().to_string();
+        assert!(error.contains("'d'") && error.contains("more than one subvolume"), "{error}");
+        let error = build(vec![client("a"), Node::new("x", "features/shard").over(["a"])]).err().unwrap().to_string();
+        assert!(error.contains("features/shard") && error.contains("not supported yet"), "{error}");
+        let error = build(vec![client("a"), Node::new("x", "no/such").over(["a"])]).err().unwrap().to_string();
+        assert!(error.contains("'no/such' is unknown"), "{error}");
+        let error = build(vec![Node::new("a", "protocol/client")]).err().unwrap().to_string();
+        assert!(error.contains("'a'"), "{error}");
+        assert!(build(vec![Node::new("x", "debug/io-stats")]).is_err());
+        assert!(build(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn globs_match() {
+        for (pattern, name, matches) in [
+            ("gv0-client-0", "gv0-client-0", true),
+            ("gv0-client-0", "gv0-client-01", false),
+            ("*replicate*", "gv0-replicate-0", true),
+            ("*replicate*", "gv0-client-0", false),
+            ("gv0*0", "gv0-client-0", true),
+            ("gv0*1", "gv0-client-0", false),
+            ("*", "x", true),
+        ] {
+            assert_eq!(glob(pattern, name), matches, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn the_ear_knows_the_state() {
+        let ear = Ear::new();
+        assert_eq!(ear.heard(), Heard::Nothing);
+        ear.child_event(0, Event::Connecting);
+        assert!(!ear.is_up());
+        ear.child_event(0, Event::Up);
+        assert_eq!(futures::FutureExt::now_or_never(ear.known()), Some(Heard::Up));
+        ear.child_event(0, Event::Down);
+        assert!(!ear.is_up());
+    }
+}

@@ -138,6 +138,7 @@ impl Front {
                 Some(owner) => LockOwner::from_u64(owner),
             },
             birth: executor::wall_clock(),
+            ..Context::root()
         }
     }
 }
