@@ -221,9 +221,19 @@ impl Builder<'_> {
                 }
                 children
             }
-            "cluster/disperse" | "cluster/stripe" | "features/shard" | "features/worm" | "features/snapview-client"
-            | "features/quiesce" | "features/cloudsync" | "encryption/crypt" | "features/thin-arbiter"
-            | "features/gfid-access" | "system/posix-acl" | "features/selinux" | "features/namespace" => {
+            "cluster/disperse"
+            | "cluster/stripe"
+            | "features/shard"
+            | "features/worm"
+            | "features/snapview-client"
+            | "features/quiesce"
+            | "features/cloudsync"
+            | "encryption/crypt"
+            | "features/thin-arbiter"
+            | "features/gfid-access"
+            | "system/posix-acl"
+            | "features/selinux"
+            | "features/namespace" => {
                 return Err(unsupported("not supported yet"));
             }
             kind if kind.starts_with("storage/") || kind.starts_with("protocol/") => {

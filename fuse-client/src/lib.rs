@@ -6,4 +6,5 @@ pub mod front;
 pub mod graph;
 pub mod heal;
 pub mod simulate;
+pub mod process;
 pub mod translators;

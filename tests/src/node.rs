@@ -63,7 +63,8 @@ impl Node {
         );
         if programs == Programs::Ours {
             for program in ["gluster", "glusterd", "glusterfs", "glusterfsd", "mount.glusterfs"] {
-                let built = target_directory().join(program);
+                // mount(8)'s helper is `glusterfs` under another name.
+                let built = target_directory().join(if program == "mount.glusterfs" { "glusterfs" } else { program });
                 let link = directory.join("bin").join(program);
                 let _ = fs::remove_file(&link);
                 std::os::unix::fs::symlink(&built, &link).unwrap_or_else(|e| panic!("{}: {e}", link.display()));

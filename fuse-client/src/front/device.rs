@@ -101,8 +101,9 @@ pub async fn serve(front: Arc<Front>, device: OwnedFd, pool: Pool, max_write_byt
             continue;
         }
         let last = header.opcode == abi::opcode::DESTROY;
-        let (front, device) = (front.clone(), device.clone());
+        let (front, device, busy) = (front.clone(), device.clone(), front.begin());
         spawn(async move {
+            let _busy = busy;
             let done = handle(front, header, call, data).await;
             answer(&device, header.unique, done);
         });

@@ -17,10 +17,11 @@ pub mod parse;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use ladrillo_translator::{Context, FopResult, Fop, LockOwner, Reply, Translator};
+use ladrillo_translator::{Context, Fop, FopResult, LockOwner, Reply, Translator};
 use parking_lot::Mutex;
 
 use crate::executor;
@@ -92,6 +93,31 @@ pub struct Front {
     groups: Groups,
     /// Requests that can be interrupted, by their unique.
     interrupts: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    busy: Mutex<Busy>,
+}
+
+/// How many requests (and releases after them) are under way, and who waits for them to end.
+#[derive(Default)]
+struct Busy {
+    count: usize,
+    waiting: Vec<Waker>,
+}
+
+/// Counts as a request under way until dropped.
+pub struct BusyGuard {
+    front: Arc<Front>,
+}
+
+impl Drop for BusyGuard {
+    fn drop(&mut self) {
+        let mut busy = self.front.busy.lock();
+        busy.count -= 1;
+        if busy.count == 0 {
+            for waker in busy.waiting.drain(..) {
+                waker.wake();
+            }
+        }
+    }
 }
 
 impl Front {
@@ -104,7 +130,27 @@ impl Front {
             inodes: Inodes::default(),
             files: OpenFiles::default(),
             interrupts: Mutex::default(),
+            busy: Mutex::default(),
         }
+    }
+
+    /// A request begins; it ends with the guard.
+    pub fn begin(self: &Arc<Front>) -> BusyGuard {
+        self.busy.lock().count += 1;
+        BusyGuard { front: self.clone() }
+    }
+
+    /// Completes when no request is under way.
+    pub async fn idle(&self) {
+        std::future::poll_fn(|cx| {
+            let mut busy = self.busy.lock();
+            if busy.count == 0 {
+                return Poll::Ready(());
+            }
+            busy.waiting.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Its options.

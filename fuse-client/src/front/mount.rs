@@ -198,8 +198,18 @@ fn kernel_options(options: &MountOptions) -> io::Result<Vec<MountOption>> {
     }
     for option in &options.kernel {
         match option.as_str() {
-            "" | "rw" | "atime" | "exec" | "async" | "relatime" | "diratime" | "nostrictatime" | "nolazyatime"
-            | "defaults" | "allow_other" | "default_permissions" => {}
+            ""
+            | "rw"
+            | "atime"
+            | "exec"
+            | "async"
+            | "relatime"
+            | "diratime"
+            | "nostrictatime"
+            | "nolazyatime"
+            | "defaults"
+            | "allow_other"
+            | "default_permissions" => {}
             "ro" if options.read_only => {}
             "ro" => list.push(MountOption::RO),
             "dev" => dev = MountOption::Dev,
@@ -239,7 +249,11 @@ mod tests {
         assert!(list.contains(&MountOption::NoAtime) && list.contains(&MountOption::NoDev));
         assert!(!list.contains(&MountOption::Dev) && list.contains(&MountOption::Suid));
         assert!(kernel_options(&with(&["bogus"])).unwrap_err().to_string().contains("bogus"));
-        assert!(!kernel_options(&MountOptions { acl: true, ..with(&[]) }).unwrap().contains(&MountOption::DefaultPermissions));
+        assert!(
+            !kernel_options(&MountOptions { acl: true, ..with(&[]) })
+                .unwrap()
+                .contains(&MountOption::DefaultPermissions)
+        );
     }
 
     #[test]

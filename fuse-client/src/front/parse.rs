@@ -59,45 +59,153 @@ pub struct SetattrCall {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the fields are the system calls' arguments
 pub enum Call {
-    Lookup { name: Name },
+    Lookup {
+        name: Name,
+    },
     /// (nodeid, how many lookups are forgotten); no answer.
     Forget(Vec<(u64, u64)>),
-    Getattr { fh: Option<u64> },
+    Getattr {
+        fh: Option<u64>,
+    },
     Setattr(Box<SetattrCall>),
     Readlink,
-    Symlink { name: Name, target: Bytes },
-    Mknod { name: Name, mode: u32, rdev: u32, umask: u32 },
-    Mkdir { name: Name, mode: u32, umask: u32 },
-    Unlink { name: Name },
-    Rmdir { name: Name },
-    Rename { name: Name, new_parent: u64, new_name: Name, flags: u32 },
+    Symlink {
+        name: Name,
+        target: Bytes,
+    },
+    Mknod {
+        name: Name,
+        mode: u32,
+        rdev: u32,
+        umask: u32,
+    },
+    Mkdir {
+        name: Name,
+        mode: u32,
+        umask: u32,
+    },
+    Unlink {
+        name: Name,
+    },
+    Rmdir {
+        name: Name,
+    },
+    Rename {
+        name: Name,
+        new_parent: u64,
+        new_name: Name,
+        flags: u32,
+    },
     /// The header's nodeid is the new parent.
-    Link { nodeid: u64, name: Name },
-    Open { flags: u32 },
-    Create { name: Name, flags: u32, mode: u32, umask: u32 },
-    Read { fh: u64, offset: u64, size_bytes: u32, flags: u32, lock_owner: Option<u64> },
+    Link {
+        nodeid: u64,
+        name: Name,
+    },
+    Open {
+        flags: u32,
+    },
+    Create {
+        name: Name,
+        flags: u32,
+        mode: u32,
+        umask: u32,
+    },
+    Read {
+        fh: u64,
+        offset: u64,
+        size_bytes: u32,
+        flags: u32,
+        lock_owner: Option<u64>,
+    },
     /// `data` lies there in the body's second part (see [`parse`]).
-    Write { fh: u64, offset: u64, flags: u32, lock_owner: Option<u64>, data: Range<usize> },
+    Write {
+        fh: u64,
+        offset: u64,
+        flags: u32,
+        lock_owner: Option<u64>,
+        data: Range<usize>,
+    },
     Statfs,
-    Release { fh: u64, flags: u32, flock_owner: Option<u64> },
-    Fsync { fh: u64, datasync: bool },
-    Setxattr { name: Bytes, value: Bytes, flags: u32 },
-    Getxattr { name: Bytes, size_bytes: u32 },
-    Listxattr { size_bytes: u32 },
-    Removexattr { name: Bytes },
-    Flush { fh: u64, lock_owner: u64 },
-    Opendir { flags: u32 },
-    Readdir { fh: u64, offset: u64, size_bytes: u32, plus: bool },
-    Releasedir { fh: u64 },
-    Fsyncdir { fh: u64, datasync: bool },
-    Getlk { fh: u64, flock: Flock },
-    Setlk { fh: u64, flock: Flock, wait: bool },
-    Access { mask: u32 },
+    Release {
+        fh: u64,
+        flags: u32,
+        flock_owner: Option<u64>,
+    },
+    Fsync {
+        fh: u64,
+        datasync: bool,
+    },
+    Setxattr {
+        name: Bytes,
+        value: Bytes,
+        flags: u32,
+    },
+    Getxattr {
+        name: Bytes,
+        size_bytes: u32,
+    },
+    Listxattr {
+        size_bytes: u32,
+    },
+    Removexattr {
+        name: Bytes,
+    },
+    Flush {
+        fh: u64,
+        lock_owner: u64,
+    },
+    Opendir {
+        flags: u32,
+    },
+    Readdir {
+        fh: u64,
+        offset: u64,
+        size_bytes: u32,
+        plus: bool,
+    },
+    Releasedir {
+        fh: u64,
+    },
+    Fsyncdir {
+        fh: u64,
+        datasync: bool,
+    },
+    Getlk {
+        fh: u64,
+        flock: Flock,
+    },
+    Setlk {
+        fh: u64,
+        flock: Flock,
+        wait: bool,
+    },
+    Access {
+        mask: u32,
+    },
     /// The request of this unique is to end early; no answer.
-    Interrupt { unique: u64 },
-    Lseek { fh: u64, offset: u64, whence: u32 },
-    Fallocate { fh: u64, offset: u64, len: u64, mode: u32 },
-    CopyFileRange { fh: u64, offset: u64, to_nodeid: u64, to_fh: u64, to_offset: u64, len: u64, flags: u64 },
+    Interrupt {
+        unique: u64,
+    },
+    Lseek {
+        fh: u64,
+        offset: u64,
+        whence: u32,
+    },
+    Fallocate {
+        fh: u64,
+        offset: u64,
+        len: u64,
+        mode: u32,
+    },
+    CopyFileRange {
+        fh: u64,
+        offset: u64,
+        to_nodeid: u64,
+        to_fh: u64,
+        to_offset: u64,
+        len: u64,
+        flags: u64,
+    },
     Destroy,
 }
 
@@ -260,9 +368,7 @@ pub fn parse(header: &Header, fixed: &[u8], rest: &[u8]) -> Result<Call, i32> {
         opcode::ACCESS => Call::Access { mask: arg.u32()? },
         opcode::INTERRUPT => Call::Interrupt { unique: arg.u64()? },
         opcode::LSEEK => Call::Lseek { fh: arg.u64()?, offset: arg.u64()?, whence: arg.u32()? },
-        opcode::FALLOCATE => {
-            Call::Fallocate { fh: arg.u64()?, offset: arg.u64()?, len: arg.u64()?, mode: arg.u32()? }
-        }
+        opcode::FALLOCATE => Call::Fallocate { fh: arg.u64()?, offset: arg.u64()?, len: arg.u64()?, mode: arg.u32()? },
         opcode::COPY_FILE_RANGE => Call::CopyFileRange {
             fh: arg.u64()?,
             offset: arg.u64()?,

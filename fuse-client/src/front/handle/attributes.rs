@@ -109,7 +109,11 @@ impl Request<'_> {
 
     pub(super) async fn readlink(&self) -> Outcome {
         let gfid = self.gfid()?;
-        match self.submit(Fop::Readlink { gfid, size_bytes: READLINK_BYTES, xdata: Dict::new() }).await.map_err(stale)? {
+        match self
+            .submit(Fop::Readlink { gfid, size_bytes: READLINK_BYTES, xdata: Dict::new() })
+            .await
+            .map_err(stale)?
+        {
             Reply::Readlink { target, .. } => Ok(Answer::bytes(target)),
             reply => Err(unexpected(&reply)),
         }

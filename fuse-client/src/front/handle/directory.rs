@@ -27,7 +27,9 @@ impl Request<'_> {
     pub(super) fn releasedir(&self, fh: u64) -> Outcome {
         if let Some(directory) = self.front.files.remove(fh) {
             let (front, context) = (self.front.clone(), self.context());
+            let busy = self.front.begin();
             executor::spawn(async move {
+                let _busy = busy;
                 if let Err(error) = front.top.submit(&context, Fop::Releasedir { file: directory.file() }).await {
                     tracing::debug!(gfid = %directory.gfid, "releasedir: {error}");
                 }
@@ -59,7 +61,8 @@ impl Request<'_> {
             if out.len() + head + answer::dirent_bytes(entry.name.len()) > room {
                 break; // the kernel comes back for it with the offset of the one before
             }
-            if entry.name.is_empty() || entry.name.contains(&b'/') || entry.name.contains(&0) || entry.name.len() > 255 {
+            if entry.name.is_empty() || entry.name.contains(&b'/') || entry.name.contains(&0) || entry.name.len() > 255
+            {
                 tracing::warn!(gfid = %file.gfid, name = %entry.name.escape_ascii(), "a brick listed an impossible name");
                 continue;
             }
@@ -69,8 +72,8 @@ impl Request<'_> {
             out.dirent(ino(entry), entry.offset, d_type(entry), &entry.name);
         }
         let front = self.front.clone();
-        let undo: Option<answer::Undo> =
-            (!learned.is_empty()).then(|| Box::new(move || learned.iter().for_each(|n| front.inodes.forget(*n, 1))) as _);
+        let undo: Option<answer::Undo> = (!learned.is_empty())
+            .then(|| Box::new(move || learned.iter().for_each(|n| front.inodes.forget(*n, 1))) as _);
         Ok(Answer::Body { parts: vec![out.finish()], undo })
     }
 

@@ -133,8 +133,9 @@ impl Request<'_> {
 
     pub(super) async fn rename(&self, name: Name, new_parent: u64, new_name: Name, flags: u32) -> Outcome {
         if flags != 0 {
-            // Neither GlusterFS's wire nor its bricks have RENAME_NOREPLACE, _EXCHANGE and _WHITEOUT.
-            return Err(FopError::new(errno::EINVAL, format!("rename flags {flags:#x} are not supported")));
+            // Neither GlusterFS's wire nor its bricks have RENAME_NOREPLACE, _EXCHANGE and _WHITEOUT. The kernel makes
+            // it EINVAL, and does not ask again.
+            return Err(FopError::new(errno::ENOSYS, format!("rename flags {flags:#x} are not supported")));
         }
         let from = self.entry(name)?;
         let to = Entry { parent: self.gfid_of(new_parent)?, name: new_name };
@@ -147,7 +148,9 @@ impl Request<'_> {
     /// Closes a file in the graph, awaited by nobody.
     pub(super) fn release_later(&self, file: OpenFile) {
         let (front, context) = (self.front.clone(), self.context());
+        let busy = self.front.begin();
         executor::spawn(async move {
+            let _busy = busy;
             if let Err(error) = front.top.submit(&context, Fop::Release { file: file.file() }).await {
                 tracing::debug!(gfid = %file.gfid, "release: {error}");
             }

@@ -43,7 +43,9 @@ impl Request<'_> {
         let Some(file) = self.front.files.remove(fh) else { return Ok(Answer::ok()) };
         self.front.inodes.closed(file.gfid, file.fd);
         let (front, context) = (self.front.clone(), self.front.context(self.header, Some(owner)));
+        let busy = self.front.begin();
         executor::spawn(async move {
+            let _busy = busy;
             let owner = LockOwner::from_u64(owner);
             let flock = Flock { kind: LockType::Unlock, whence: 0, start: 0, len: 0, pid: 0, owner };
             let unlock = Fop::Lk { file: file.file(), cmd: LockCmd::Set, flock, xdata: Dict::new() };
@@ -155,8 +157,7 @@ impl Request<'_> {
         // The answer counts in 32 bits.
         let len = len.min(u64::from(u32::MAX) & !0xfff);
         let flags = u32::try_from(flags).map_err(|_| FopError::new(errno::EINVAL, "copy_file_range flags"))?;
-        let fop =
-            Fop::CopyFileRange { from, from_offset: offset, to, to_offset, len, flags, xdata: Dict::new() };
+        let fop = Fop::CopyFileRange { from, from_offset: offset, to, to_offset, len, flags, xdata: Dict::new() };
         match self.submit(fop).await? {
             Reply::CopyFileRange { copied, .. } => Ok(Answer::bytes(answer::count(copied))),
             reply => Err(unexpected(&reply)),

@@ -64,7 +64,9 @@ impl Request<'_> {
     fn wait_for(&self, file: OpenFile, flock: Flock) -> impl Future<Output = Result<FopResult, oneshot::Canceled>> {
         let (answer, answered) = oneshot::channel();
         let (front, context) = (self.front.clone(), self.front.context(self.header, owner_number(&flock)));
+        let busy = self.front.begin();
         executor::spawn(async move {
+            let _busy = busy;
             let wait = Fop::Lk { file: file.file(), cmd: LockCmd::SetWait, flock: flock.clone(), xdata: Dict::new() };
             let result = front.top.submit(&context, wait).await;
             if let Err(Ok(_)) = answer.send(result) {
@@ -81,7 +83,9 @@ impl Request<'_> {
     /// Asks the bricks to end the wait (GlusterFS 10's virtual xattr `glusterfs.intrlk`).
     fn stop_waiting(&self, file: OpenFile, flock: Flock) {
         let (front, context) = (self.front.clone(), self.front.context(self.header, owner_number(&flock)));
+        let busy = self.front.begin();
         executor::spawn(async move {
+            let _busy = busy;
             let name = format!("glusterfs.intrlk.tposix.kblocked.{},{}-{}", flock.whence, flock.start, flock.len);
             let fop = Fop::Fgetxattr { file: file.file(), name: name.into(), xdata: Dict::new() };
             if let Err(error) = front.top.submit(&context, fop).await {

@@ -73,9 +73,7 @@ impl Request<'_> {
         }
         match call {
             Call::Lookup { name } => self.lookup(name).await,
-            Call::Forget(_) | Call::Interrupt { .. } => {
-                Ok(handle_at_once(self.front, &call).unwrap_or(Answer::Silent))
-            }
+            Call::Forget(_) | Call::Interrupt { .. } => Ok(handle_at_once(self.front, &call).unwrap_or(Answer::Silent)),
             Call::Getattr { fh } => self.getattr(fh).await,
             Call::Setattr(what) => self.setattr(*what).await,
             Call::Readlink => self.readlink().await,

@@ -116,7 +116,8 @@ impl Request<'_> {
         if !self.passes(name) {
             return Err(FopError::new(errno::EOPNOTSUPP, "this mount does not have such xattrs"));
         }
-        let own = matches!(name, b"trusted.gfid" | b"trusted.glusterfs.volume-id") || name.starts_with(b"glusterfs.ladrillo.");
+        let own = matches!(name, b"trusted.gfid" | b"trusted.glusterfs.volume-id")
+            || name.starts_with(b"glusterfs.ladrillo.");
         if own {
             return Err(FopError::new(errno::EPERM, "this xattr is the volume's own"));
         }

@@ -1,0 +1,25 @@
+//! The processes this crate is: a mount (`glusterfs`), the self-heal daemon (`glusterfs --process-name glustershd`) and
+//! the mount helper (`mount.glusterfs`, the same program under that name).
+
+pub mod args;
+pub mod daemon;
+pub mod log;
+pub mod mount_helper;
+mod run;
+pub mod signals;
+pub mod spec;
+
+use std::process::ExitCode;
+
+/// What `--version` prints first. GlusterFS's tools read the number.
+pub const VERSION_TEXT: &str = concat!("glusterfs 10.3 (ladrillo ", env!("CARGO_PKG_VERSION"), ")");
+
+/// The program: what it does depends on the name it was started by and on its arguments.
+pub fn main() -> ExitCode {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let name = arguments.first().map(std::path::Path::new).and_then(|path| path.file_name());
+    if name.is_some_and(|name| name == "mount.glusterfs" || name == "mount-glusterfs") {
+        return mount_helper::main(&arguments);
+    }
+    run::main(arguments)
+}

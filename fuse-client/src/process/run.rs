@@ -1,0 +1,381 @@
+//! What `glusterfs` does: from the command line to a live mount (or service), and to its end.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use ladrillo_translator::{Event, Volfile};
+use ladrillo_transport::Address;
+
+use super::args::{self, Args};
+use super::daemon::{PidFile, Reporter, Side, daemonize};
+use super::log;
+use super::signals::{Signal, Signals};
+use super::spec::Servers;
+use crate::executor::{Executor, RingRuntime, TcpConnector, sleep, spawn, timeout};
+use crate::front::buffer::Pool;
+use crate::front::mount::{Mount, MountOptions};
+use crate::front::notify::Invalidations;
+use crate::front::{Front, Options, answer, device};
+use crate::graph::{Ear, Environment, Graph, Heard};
+
+/// How long a mount waits for its bricks before it gives up.
+const FIRST_STATE_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long requests under way may take when the process ends.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where state dumps go. Source: GlusterFS's default statedump path.
+const STATEDUMP_DIRECTORY: &str = "/var/run/gluster";
+
+/// The program, under its own name.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let mut args = match args::parse(arguments) {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS }; // EX_USAGE, as argp does
+        }
+    };
+    if let Some(code) = print_and_exit(&args) {
+        return code;
+    }
+    if args.debug {
+        args.no_daemon = true;
+        args.log_level = "DEBUG".into();
+        args.log_file = Some("-".into());
+    }
+    if let Err(reason) = check(&args) {
+        eprintln!("glusterfs: {reason}");
+        return ExitCode::from(64);
+    }
+    let foreground = args.no_daemon || args.heal_info.is_some();
+    let mut reporter = if foreground {
+        Reporter::foreground()
+    } else {
+        match daemonize() {
+            Ok(Side::Parent(code)) => return code,
+            Ok(Side::Worker(reporter)) => reporter,
+            Err(error) => {
+                eprintln!("glusterfs: daemonization failed: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    };
+    match work(args, &mut reporter) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            tracing::error!("{reason}");
+            reporter.failed(&format!("glusterfs: {reason}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_and_exit(args: &Args) -> Option<ExitCode> {
+    let text = if args.version {
+        super::VERSION_TEXT
+    } else if args.print_logdir {
+        log::LOG_DIRECTORY
+    } else if args.print_statedumpdir {
+        STATEDUMP_DIRECTORY
+    } else if args.print_libexecdir {
+        "/usr/libexec/glusterfs"
+    } else if args.print_xlatordir {
+        "(translators are built in)"
+    } else {
+        return None;
+    };
+    println!("{text}");
+    Some(ExitCode::SUCCESS)
+}
+
+fn check(args: &Args) -> Result<(), String> {
+    if log::level(&args.log_level).is_none() {
+        return Err(format!("unknown log level {:?}", args.log_level));
+    }
+    if args.worm {
+        return Err("--worm is not supported".into());
+    }
+    if args.heal_info.is_none() && args.volfile.is_none() && args.volfile_servers.is_empty() {
+        return Err("nothing to do: give --volfile-server and --volfile-id, or --volfile".into());
+    }
+    if args.volfile.is_none() && args.volfile_id.is_none() && args.heal_info.is_none() {
+        return Err("--volfile-id is missing: which volfile shall the server send?".into());
+    }
+    if args.mount_point.is_none() && args.process_name.is_none() && args.heal_info.is_none() {
+        return Err("no mount point is given".into());
+    }
+    if let Some(path) = &args.mount_point {
+        let is_directory = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_dir());
+        if !is_directory {
+            return Err(format!("{}: no such directory to mount on", path.display()));
+        }
+    }
+    Ok(())
+}
+
+fn work(args: Args, reporter: &mut Reporter) -> Result<(), String> {
+    // Before any thread is started: all of them are to leave signals to the ring.
+    let signals = Signals::block().map_err(|error| format!("signals: {error}"))?;
+    let file = match (&args.log_file, args.heal_info.is_some()) {
+        (Some(path), _) => Some(path.clone()),
+        (None, true) => None,
+        (None, false) => Some(log::default_file(args.mount_point.as_deref())),
+    };
+    let level = match args.heal_info {
+        Some(_) if args.log_file.is_none() => Some(tracing_subscriber::filter::LevelFilter::OFF),
+        _ => log::level(&args.log_level),
+    };
+    let log = log::start(file.as_deref(), level.unwrap_or(tracing_subscriber::filter::LevelFilter::INFO))
+        .map_err(|error| format!("failed to open logfile {:?}: {error}", file.unwrap_or_default()))?;
+    let _pid_file = match &args.pid_file {
+        Some(path) => Some(PidFile::create(path).map_err(|error| format!("pid file: {error}"))?),
+        None => None,
+    };
+    if let Some(score) = args.oom_score_adj
+        && let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string())
+    {
+        return Err(format!("failed to set oom_score_adj to {score}: {error}"));
+    }
+    tracing::info!("{} started: {}", super::VERSION_TEXT, std::env::args().collect::<Vec<_>>().join(" "));
+    let executor = Executor::new().map_err(|error| error.to_string())?;
+    executor.block_on(run(args, signals, log, reporter))
+}
+
+async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporter) -> Result<(), String> {
+    let (spec, servers) = load(&args).await?;
+    let volfile = Volfile::parse(&spec).map_err(|error| format!("the volfile cannot be used: {error}"))?;
+    let runtime = Arc::new(RingRuntime::new());
+    let environment = Environment {
+        runtime,
+        connector: Arc::new(TcpConnector),
+        overrides: args.xlator_options.clone(),
+        subdir: args.subdir_mount.clone(),
+        top: args.volume_name.clone(),
+    };
+    let graph = Arc::new(Graph::build(&volfile, &environment).map_err(|error| error.to_string())?);
+    if args.mount_point.is_some() && graph.tops() > 1 {
+        return Err(format!("volume '{}' has several subvolumes: it cannot be mounted", graph.name));
+    }
+    let ear = Ear::new();
+    graph.start(&ear);
+    if let Some(servers) = servers {
+        spawn(watch(servers, spec.clone()));
+    }
+    match args.mount_point.clone() {
+        Some(path) => mount(&args, &path, &graph, &ear, &signals, &log, reporter).await?,
+        None => serve(&args, &graph, &ear, &signals, &log, reporter).await?,
+    }
+    graph.stop();
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// The volfile, and who to ask for a newer one.
+async fn load(args: &Args) -> Result<(bytes::Bytes, Option<Servers>), String> {
+    if let Some(path) = args.volfile.as_ref().filter(|_| args.volfile_servers.is_empty()) {
+        let text = std::fs::read(path).map_err(|error| format!("volfile {}: {error}", path.display()))?;
+        return Ok((text.into(), None));
+    }
+    let unix = match args.volfile_server_transport.as_str() {
+        "socket" | "tcp" | "inet" | "inet6" => false,
+        "unix" => true,
+        other => return Err(format!("volfile server transport {other:?} is not supported (tcp, unix)")),
+    };
+    let servers = args.volfile_servers.iter().map(|server| match unix {
+        true => Address::Unix(server.into()),
+        false => Address::Tcp { host: server.clone(), port: args.volfile_server_port },
+    });
+    let key = args.volfile_id.clone().unwrap_or_default();
+    let mut servers = Servers::new(servers.collect(), key);
+    let spec = servers.fetch(args.volfile_max_fetch_attempts).await.map_err(|error| error.to_string())?;
+    Ok((spec, Some(servers)))
+}
+
+/// Logs that the volfile changed; taking it over while running comes later.
+async fn watch(mut servers: Servers, mut current: bytes::Bytes) {
+    loop {
+        current = servers.changed(&current).await;
+        tracing::warn!(
+            "the volfile has changed on the server: this process keeps the old one until it is started anew"
+        );
+    }
+}
+
+fn source(args: &Args) -> String {
+    match (&args.volfile, args.volfile_servers.first()) {
+        (_, Some(server)) => {
+            let id = args.volfile_id.as_deref().unwrap_or_default().trim_start_matches('/');
+            let subdir = args.subdir_mount.as_deref().unwrap_or_default();
+            format!("{server}:/{id}{subdir}")
+        }
+        (Some(path), None) => path.display().to_string(),
+        (None, None) => "glusterfs".to_owned(),
+    }
+}
+
+async fn mount(
+    args: &Args,
+    path: &Path,
+    graph: &Graph,
+    ear: &Arc<Ear>,
+    signals: &Signals,
+    log: &log::Log,
+    reporter: &mut Reporter,
+) -> Result<(), String> {
+    let heard = match select(Box::pin(timeout(FIRST_STATE_TIMEOUT, ear.known())), Box::pin(ended(signals, log))).await {
+        Either::Left((heard, _)) => heard.unwrap_or_else(|_| ear.heard()),
+        Either::Right(_) => return Err("ended by a signal before it was mounted".into()),
+    };
+    if heard != Heard::Up {
+        return Err(format!("volume '{}': no brick (or no quorum of bricks) can be reached", graph.name));
+    }
+    let read_only = args.read_only || graph.read_only;
+    let options = Options {
+        validity: answer::Validity {
+            attributes: args.attribute_timeout,
+            entry: args.entry_timeout,
+            negative: args.negative_timeout,
+        },
+        gid_timeout: args.gid_timeout,
+        direct_io: args.direct_io_mode,
+        keep_cache: args.fopen_keep_cache,
+        acl: args.acl,
+        selinux: args.selinux,
+        capability: args.capability,
+        read_only,
+        client_pid: args.client_pid.or(args.no_root_squash.then_some(ladrillo_translator::Context::PID_NO_ROOT_SQUASH)),
+    };
+    let front = Arc::new(Front::new(graph.top.clone(), options));
+    front.check_root().await.map_err(|error| format!("volume '{}': its root cannot be read: {error}", graph.name))?;
+    let mount_options = MountOptions {
+        source: source(args),
+        kernel: args.fuse_mountopts.clone(),
+        read_only,
+        acl: args.acl,
+        background: args.background_qlen,
+        congestion_threshold: args.congestion_threshold,
+        readdirplus: args.use_readdirp,
+        auto_invalidation: args.auto_invalidation,
+        writeback_cache: args.kernel_writeback_cache,
+        time_granularity_ns: args.attr_times_granularity,
+        ..MountOptions::default()
+    };
+    let failed = |error: std::io::Error| format!("mounting on {} failed: {error}", path.display());
+    let mounted = Mount::new(path, &mount_options).map_err(failed)?;
+    let max_write_bytes = mount_options.max_write_bytes as usize;
+    let pool = Pool::new(device::BUFFER_BUDGET_BYTES, device::request_bytes(max_write_bytes));
+    let serving = mounted.device().and_then(|device| {
+        let invalidations = Invalidations::start(mounted.notifier())?;
+        let listener = front.clone();
+        ear.listen(move |event| {
+            if let Event::Invalidate { gfid, .. } = event
+                && let Some(nodeid) = listener.inodes.nodeid(gfid)
+            {
+                invalidations.invalidate(nodeid);
+            }
+        });
+        Ok(device::serve(front.clone(), device, pool, max_write_bytes))
+    });
+    let serving = match serving {
+        Ok(serving) => serving,
+        Err(error) => {
+            let _ = mounted.unmount();
+            return Err(failed(error));
+        }
+    };
+    tracing::info!(front_end = device::NAME, source = mount_options.source, "mounted on {}", path.display());
+    reporter.live();
+    let mut serving = Box::pin(serving);
+    loop {
+        match select(&mut serving, Box::pin(signals.next())).await {
+            Either::Left((result, _)) => {
+                if let Err(error) = result {
+                    tracing::error!("/dev/fuse: {error}");
+                    let _ = mounted.unmount();
+                }
+                break;
+            }
+            Either::Right((Signal::End, _)) => {
+                tracing::info!("asked to end: unmounting {}", path.display());
+                if let Err(error) = mounted.unmount() {
+                    tracing::error!("unmounting {}: {error}", path.display());
+                }
+                // Whatever is still open elsewhere loses us: its calls fail with ENOTCONN.
+                let _ = timeout(END_TIMEOUT, &mut serving).await;
+                break;
+            }
+            Either::Right((Signal::Hangup, _)) => log.reopen(),
+            Either::Right((Signal::Dump, _)) => dump(graph, Some(&front), ear),
+        }
+    }
+    let _ = timeout(END_TIMEOUT, front.idle()).await;
+    Ok(())
+}
+
+/// Completes at SIGTERM.
+async fn ended(signals: &Signals, log: &log::Log) {
+    loop {
+        match signals.next().await {
+            Signal::End => return,
+            Signal::Hangup => log.reopen(),
+            Signal::Dump => {}
+        }
+    }
+}
+
+/// A process without a mount: the self-heal daemon.
+async fn serve(
+    args: &Args,
+    graph: &Arc<Graph>,
+    ear: &Arc<Ear>,
+    signals: &Signals,
+    log: &log::Log,
+    reporter: &mut Reporter,
+) -> Result<(), String> {
+    let name = args.process_name.as_deref().unwrap_or_default();
+    if name != "glustershd" {
+        return Err(format!("process name {name:?} without a mount point: only glustershd is a service"));
+    }
+    if graph.replicates.is_empty() {
+        return Err(format!("volume '{}' has nothing to heal: no cluster/replicate", graph.name));
+    }
+    tracing::info!("self-heal daemon of '{}'", graph.name);
+    reporter.live();
+    loop {
+        match signals.next().await {
+            Signal::End => break,
+            Signal::Hangup => log.reopen(),
+            Signal::Dump => dump(graph, None, ear),
+        }
+    }
+    sleep(Duration::ZERO).await;
+    Ok(())
+}
+
+/// SIGUSR1: what this process holds, in GlusterFS's place for it.
+fn dump(graph: &Graph, front: Option<&Front>, ear: &Ear) {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let path = Path::new(STATEDUMP_DIRECTORY).join(format!(
+        "glusterdump.{}.dump.{}",
+        std::process::id(),
+        since_epoch.as_secs()
+    ));
+    let mut text = format!("[global.glusterfs]\nvolume={}\nup={}\n", graph.name, ear.is_up());
+    for client in &graph.clients {
+        let peer = client.peer().unwrap_or_default();
+        text += &format!(
+            "\n[protocol/client.{}]\nconnected={}\nremote={peer}\n",
+            ladrillo_translator::Translator::name(&**client),
+            client.is_connected()
+        );
+    }
+    if let Some(front) = front {
+        text += &format!("\n[mount/fuse]\ninodes={}\nopen={}\n", front.inodes.len(), front.files.len());
+    }
+    if let Err(error) = std::fs::write(&path, text) {
+        tracing::warn!("state dump {}: {error}", path.display());
+    }
+}
