@@ -5,6 +5,6 @@ pub mod executor;
 pub mod front;
 pub mod graph;
 pub mod heal;
-pub mod simulate;
 pub mod process;
+pub mod simulate;
 pub mod translators;
