@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn kept_parts_stay_as_they_are_and_memory_is_bounded() {
-        let mut slots = Slots::new(Pool::new(4 * 2 * 1000, 1000), 1000);
+        let mut slots = Slots::new(Pool::new(4 * 2048, 1000), 1000);
         let mut kept = Vec::new();
         for n in 0..8u8 {
             let mut slot = slots.next().now_or_never().expect("there is room");
