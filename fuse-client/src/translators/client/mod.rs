@@ -3,7 +3,8 @@
 //! Promises: fops leave in the order in which they are first polled (those that open excepted); when the connection breaks, all that are under way
 //! fail with ENOTCONN at once and so do later ones, until a new session stands: it is tried for from 100 ms to every
 //! 3 s. Files that were open are opened again before [`Event::Up`]. A brick that shows no sign of life for
-//! ping-timeout is given up. Nothing is sent twice.
+//! ping-timeout is given up. Nothing is sent twice. A LOOKUP that finds another gfid than the caller believes in fails
+//! with ESTALE and `gfid-changed` in its xdata.
 //!
 //! Not kept across a reconnect: POSIX locks of applications (the brick drops them with the session).
 
@@ -27,7 +28,7 @@ use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::{EntrylkCmd, File, LockCmd};
 use ladrillo_translator::{
     Context, Dict, Event, FdId, Fop, FopError, FopFuture, FopResult, OptionError, Options, Parent, Reply, Runtime,
-    Translator,
+    Translator, Value,
 };
 use ladrillo_transport::program::callback::Callback;
 use ladrillo_transport::program::fop4;
@@ -341,7 +342,14 @@ impl Inner {
                 }
             };
         }
-        self.call(&session, context, &fop).await.map(|(reply, _)| reply)
+        let (reply, _) = self.call(&session, context, &fop).await?;
+        match (&fop, &reply) {
+            (Fop::Lookup { gfid, .. }, Reply::Lookup { iatt, .. }) if !gfid.is_null() && iatt.gfid != *gfid => {
+                Err(FopError::new(errno::ESTALE, format!("{}: {gfid} is now {}", self.name, iatt.gfid))
+                    .with_xdata(Dict::new().with("gfid-changed", Value::Int(1))))
+            }
+            _ => Ok(reply),
+        }
     }
 
     async fn call(&self, session: &Session, context: &Context, fop: &Fop) -> FopResult<(Reply, Option<FdId>)> {

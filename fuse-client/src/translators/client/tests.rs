@@ -179,6 +179,10 @@ impl Brick {
             Fop::Stat { .. } | Fop::Fstat { .. } => {
                 (Ok(Reply::Iatt { iatt: Box::default(), xdata: Dict::new() }), None)
             }
+            Fop::Lookup { .. } => {
+                let iatt = Box::new(Iatt { gfid: GFID, mode: 0o100644, ..Iatt::default() });
+                (Ok(Reply::Lookup { iatt, parent: Box::default(), xdata: Dict::new() }), None)
+            }
             Fop::Unlink { .. } => (Err(FopError::new(errno::ENOENT, "not there")), None),
             _ => done,
         })
@@ -380,6 +384,21 @@ fn it_connects_as_stock_clients_do_and_carries_fops() {
         let entry = Entry { parent: Gfid::ROOT, name: "a/b".into() };
         let error = world.submit(Fop::Unlink { entry, flags: 0, xdata: Dict::new() }).await.unwrap_err();
         assert_eq!(error.errno, errno::EINVAL);
+    });
+}
+
+#[test]
+fn a_lookup_that_finds_another_inode_is_stale() {
+    test(|time| async move {
+        let world = World::connected(&time).await;
+        let lookup = |gfid| {
+            let entry = Some(Entry { parent: Gfid::ROOT, name: "f".into() });
+            world.submit(Fop::Lookup { gfid, entry, xdata: Dict::new() })
+        };
+        assert!(lookup(Gfid::NULL).await.is_ok() && lookup(GFID).await.is_ok());
+        let error = lookup(Gfid([1; 16])).await.unwrap_err();
+        assert_eq!(error.errno, errno::ESTALE);
+        assert_eq!(error.xdata.expect("the reason").int("gfid-changed"), Some(1));
     });
 }
 
