@@ -69,6 +69,9 @@ struct Totals {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // What the translators say, where RUST_LOG asks for it.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     let only_seed = std::env::args().any(|argument| argument == "--seed" || argument.starts_with("--seed="));
     let seeds = arguments.seeds.unwrap_or(if only_seed { 1 } else { 100 });
     let plan = Plan { steps: arguments.steps, bug: arguments.bug.map(Bug::sabotage), ..Plan::default() };

@@ -228,24 +228,15 @@ impl Healer {
         }
         let at = |child: usize| seen.get(child).and_then(Option::as_ref);
         let holders: Mask = (0..seen.len()).filter(|child| at(*child).is_some()).collect();
-        let (sources, sinks) = match self.judge_entries(&parent) {
-            Judge::Sources(sources, sinks) => (sources, sinks),
-            Judge::Merge => (Mask::NONE, self.replicate.everyone()),
-        };
-        let deciders = if sources.is_empty() { holders } else { sources & holders };
-        let mut truths = deciders.iter().filter_map(at);
-        let truth = truths.next().cloned();
-        if let Some(truth) = &truth
-            && truths.any(|other| identity_of(other) != identity_of(truth))
-        {
-            return Ok(NameOutcome::Mismatch);
-        }
+        let trusted = self.trusted_for_names(&parent);
+        let Some(truth) = self.truth_of_name(&parent, trusted, &seen) else { return Ok(NameOutcome::Mismatch) };
+        let truth = truth.and_then(|child| at(child).cloned());
         let Some(truth) = truth else {
-            // The good copies do not have it: it was removed.
+            // It was removed.
             let mut worst = NameOutcome::Agreed;
-            for child in (holders & sinks).iter() {
+            for child in holders.iter() {
                 if let Some(iatt) = at(child) {
-                    worst = worse(worst, self.remove(context, entry, child, iatt, sources).await?);
+                    worst = worse(worst, self.remove(context, entry, child, iatt, trusted - holders).await?);
                 }
             }
             return Ok(worst);
@@ -256,10 +247,7 @@ impl Healer {
         let mut worst = NameOutcome::Agreed;
         for child in (self.replicate.everyone() - have).iter() {
             if let Some(wrong) = at(child) {
-                if !sinks.has(child) || sources.is_empty() {
-                    return Ok(NameOutcome::Mismatch);
-                }
-                let removed = self.remove(context, entry, child, wrong, sources).await?;
+                let removed = self.remove(context, entry, child, wrong, have).await?;
                 worst = worse(worst, removed);
                 if removed != NameOutcome::Agreed {
                     continue;
@@ -268,6 +256,52 @@ impl Healer {
             worst = worse(worst, self.bring(context, entry, child, &truth, have).await?);
         }
         Ok(worst)
+    }
+
+    /// Copies of a directory that have every acknowledged change of it: those nobody accuses.
+    fn trusted_for_names(&self, parent: &Look) -> Mask {
+        if let Judge::Sources(sources, _) = self.judge_entries(parent) {
+            return sources;
+        }
+        let everyone = self.replicate.everyone();
+        let quorum = self.replicate.settings.quorum.needed();
+        let own = |child: usize| parent.marks.get(child).and_then(|marks| marks.pending.get(child));
+        let unsure = everyone.iter().filter(|child| own(*child).is_some_and(|log| log.get(Segment::Entry) != 0));
+        direction(&parent.marks, Segment::Entry, everyone, quorum).sources - unsure.collect()
+    }
+
+    /// Which copy is right about a name: `Some(None)` says that it is not there, `None` that nobody can tell.
+    ///
+    /// A change is acknowledged when a quorum has it and accuses the rest, so any copy that nobody accuses is right:
+    /// what it has beyond what was acknowledged is a change that failed or whose client died, and may stay or go. Among
+    /// those a name that one has wins, as in AFR's conservative merge; where they have different inodes, or all are
+    /// accused, what most copies say is right, for an acknowledged state was once on most. Without a majority quorum
+    /// none of that holds, and only trusted copies that agree are believed.
+    fn truth_of_name(&self, parent: &Look, trusted: Mask, seen: &[Option<Iatt>]) -> Option<Option<usize>> {
+        let says = |child: usize| seen.get(child).map(identity).unwrap_or_default();
+        let everyone = self.replicate.everyone();
+        let alike = |child: usize, among: Mask| among.iter().filter(|other| says(*other) == says(child)).count();
+        let is_dirty = |child: usize| {
+            parent.marks.get(child).is_some_and(|marks| marks.dirty.get(Segment::Entry) != 0)
+        };
+        let holders: Mask = trusted.iter().filter(|child| says(*child).is_some()).collect();
+        match (trusted.first(), holders.first()) {
+            (Some(_), None) => return Some(None),
+            (Some(_), Some(first)) if alike(first, holders) == holders.count() => return Some(Some(first)),
+            _ => {}
+        }
+        let candidates = if holders.is_empty() { everyone } else { holders };
+        if self.replicate.settings.quorum.needed() * 2 <= everyone.count() {
+            // Copies may have gone separate ways, each with what was acknowledged: only agreement is believed.
+            let holders: Mask = candidates.iter().filter(|child| says(*child).is_some()).collect();
+            let first = holders.first()?;
+            return (alike(first, holders) == holders.count()).then_some(Some(first));
+        }
+        // Present before absent, clean before dirty, then the first: all healers choose alike.
+        let best = candidates.iter().max_by_key(|child| {
+            (alike(*child, everyone), says(*child).is_some(), !is_dirty(*child), std::cmp::Reverse(*child))
+        })?;
+        Some(says(best).is_some().then_some(best))
     }
 
     /// Takes a name from `child`. An inode that a source still has elsewhere is about to be moved or linked there by

@@ -230,7 +230,7 @@ impl Application {
             let mut record = self.mount.record.lock();
             let shown = String::from_utf8_lossy(name).into_owned();
             let who = &self.mount.name;
-            let mut violation = |record: &mut Record, what| self.mount.violation(record, what);
+            let violation = |record: &mut Record, what| self.mount.violation(record, what);
             match (record.known(directory, name), &found) {
                 (Some(Known::Is(gfid)), Err(error)) if matches!(error.errno, errno::ENOENT | errno::ESTALE) => {
                     violation(
