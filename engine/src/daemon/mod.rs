@@ -130,6 +130,7 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         None => None,
     };
     let health = watch_health(&graph, stop.clone());
+    let janitor = keep_clean(&graph, stop.clone());
     let portmap = match (&glusterd, brick_name(args)) {
         (Some(glusterd), Some(brick)) => Some(keep_signed_in(glusterd.clone(), brick, port, stop.clone())?),
         _ => None,
@@ -155,7 +156,7 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     stop.store(true, Ordering::Release);
     drop(admin);
     server.stop();
-    for thread in [health, portmap].into_iter().flatten() {
+    for thread in [health, janitor, portmap].into_iter().flatten() {
         thread.thread().unpark();
         let _ = thread.join();
     }
@@ -262,6 +263,25 @@ fn watch_health(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> Option<JoinHandle<
         }
     };
     std::thread::Builder::new().name("health".to_owned()).spawn(watch).ok()
+}
+
+/// Takes apart what heal put into `landfill`, now and then.
+fn keep_clean(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> Option<JoinHandle<()>> {
+    let brick = graph.brick().clone();
+    let clean = move || {
+        loop {
+            std::thread::park_timeout(Duration::from_secs(brick.options.janitor_interval_s));
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
+            match brick.clean_landfill(&|| stop.load(Ordering::Acquire)) {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "landfill emptied"),
+                Err(e) => tracing::warn!(error = %e, "emptying landfill"),
+            }
+        }
+    };
+    std::thread::Builder::new().name("janitor".to_owned()).spawn(clean).ok()
 }
 
 /// Tells glusterd's portmapper our port, and again whenever glusterd comes back; signs out at the end.

@@ -426,7 +426,7 @@ impl Brick {
 
     /// ENOSPC when the brick's free space is below its reserve; GlusterFS's own services may go on.
     pub fn check_space(&self, context: &ladrillo_translator::Context) -> FopResult<()> {
-        if self.options.reserve_percent <= 0.0 || context.is_internal() {
+        if context.is_internal() {
             return Ok(());
         }
         let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse).tv_sec;
@@ -434,8 +434,8 @@ impl Brick {
         if now - last >= 5 || last == 0 {
             self.space_checked_at.store(now.max(1), Ordering::Relaxed);
             if let Ok(s) = rustix::fs::fstatvfs(&self.root) {
-                let reserve = s.f_blocks as f64 * self.options.reserve_percent / 100.0;
-                self.full.store((s.f_bfree as f64) < reserve, Ordering::Relaxed);
+                let reserved = self.options.reserved_blocks(s.f_blocks, s.f_bsize);
+                self.full.store(reserved > 0 && s.f_bfree < reserved, Ordering::Relaxed);
             }
         }
         match self.full.load(Ordering::Relaxed) {
@@ -509,9 +509,10 @@ fn make_hidden(root: &OwnedFd) -> Result<OwnedFd, Errno> {
 /// Writes the time into `.glusterfs/health_check` and reads it back: does the disk still work?
 pub fn health_check(brick_path: &Path) -> std::io::Result<()> {
     use std::io::{Read, Write};
+    use std::os::unix::fs::OpenOptionsExt;
     let path = brick_path.join(HIDDEN).join("health_check");
     let stamp = format!("{:?}", std::time::SystemTime::now());
-    let mut file = std::fs::File::options().create(true).truncate(true).write(true).open(&path)?;
+    let mut file = std::fs::File::options().create(true).truncate(true).write(true).mode(0o644).open(&path)?;
     file.write_all(stamp.as_bytes())?;
     drop(file);
     let mut found = String::new();

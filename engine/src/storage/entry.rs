@@ -129,7 +129,7 @@ impl Brick {
         let mut made = sys::as_owner(uid, gid, &mut make);
         if made == Err(Errno::EXIST) {
             if let New::File { flags, .. } = &new
-                && OFlags::from_bits_retain(*flags).contains(OFlags::EXCL) == false
+                && !OFlags::from_bits_retain(*flags).contains(OFlags::EXCL)
                 && let Some(found) = self.find(&parent, &entry.name)?
             {
                 return self.open_existing(context, &new, found, &parent, pre);
@@ -425,6 +425,7 @@ impl Brick {
                 other => other,
             }
             .explain(what)?;
+            self.inodes.forget_directories();
         } else {
             rustix::fs::unlinkat(&parent.path, &entry.name[..], AtFlags::REMOVEDIR)
                 .map_err(|e| if e == Errno::EXIST { Errno::NOTEMPTY } else { e })

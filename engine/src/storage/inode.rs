@@ -182,11 +182,8 @@ pub fn iatt_from_stat(gfid: Gfid, stat: &Stat) -> Iatt {
     let mode = stat.st_mode;
     let kind = FileType::from_mode(mode);
     let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
-    let mut blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
-    if kind == Some(FileType::Regular) {
-        // Space preallocated beyond the end (XFS) is no part of the file.
-        blocks = blocks.min(size_bytes.div_ceil(512));
-    }
+    // Space preallocated beyond the end (XFS), and blocks of xattrs, are no part of it.
+    let blocks = u64::try_from(stat.st_blocks).unwrap_or(0).min(size_bytes.div_ceil(512));
     let time = |seconds: i64, nanos: u64| Timespec { seconds, nanos: u32::try_from(nanos).unwrap_or(0) };
     Iatt {
         flags: Iatt::VALID_BASIC & !0x800,
@@ -196,9 +193,9 @@ pub fn iatt_from_stat(gfid: Gfid, stat: &Stat) -> Iatt {
         rdev: stat.st_rdev,
         size_bytes,
         blocks,
-        atime: time(stat.st_atime, stat.st_atime_nsec as u64),
-        mtime: time(stat.st_mtime, stat.st_mtime_nsec as u64),
-        ctime: time(stat.st_ctime, stat.st_ctime_nsec as u64),
+        atime: time(stat.st_atime, stat.st_atime_nsec),
+        mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+        ctime: time(stat.st_ctime, stat.st_ctime_nsec),
         nlink: match kind {
             Some(FileType::Directory) => u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
             _ => u32::try_from(stat.st_nlink.saturating_sub(1)).unwrap_or(u32::MAX),
@@ -313,6 +310,18 @@ impl InodeTable {
             shard.inodes.remove(&inode.gfid);
             // Its place in `order` goes when eviction comes by.
         }
+    }
+
+    /// Forgets all directories: a tree was moved out of the volume as a whole, and what was below it is not there any more.
+    pub fn forget_directories(&self) {
+        for shard in &self.shards {
+            shard.lock().inodes.retain(|_, inode| inode.kind != FileType::Directory);
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// How many there are.

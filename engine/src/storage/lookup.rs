@@ -149,17 +149,18 @@ impl Brick {
     /// STATFS; what the reserve keeps is not available.
     pub fn statfs(&self) -> FopResult {
         let s = rustix::fs::fstatvfs(&self.root).explain(|| "statfs of the brick".to_owned())?;
-        let reserve = (s.f_blocks as f64 * self.options.reserve_percent / 100.0) as u64;
+        let free = s.f_bfree.saturating_sub(self.options.reserved_blocks(s.f_blocks, s.f_bsize));
+        let shared = self.options.shared_brick_count;
         Ok(Reply::Statfs {
             statfs: Statfs {
                 block_size_bytes: s.f_bsize,
                 fragment_size_bytes: s.f_frsize,
-                blocks: s.f_blocks,
-                blocks_free: s.f_bfree.saturating_sub(reserve),
-                blocks_available: s.f_bavail.saturating_sub(reserve),
-                files: s.f_files,
-                files_free: s.f_ffree,
-                files_available: s.f_favail,
+                blocks: s.f_blocks / shared,
+                blocks_free: free / shared,
+                blocks_available: s.f_bavail.min(free) / shared,
+                files: s.f_files / shared,
+                files_free: s.f_ffree / shared,
+                files_available: s.f_favail / shared,
                 fs_id: s.f_fsid,
                 flags: s.f_flag.bits(),
                 name_max_bytes: s.f_namemax,

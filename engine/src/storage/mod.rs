@@ -9,6 +9,7 @@ mod entry;
 pub mod file;
 pub mod handle;
 pub mod inode;
+mod janitor;
 mod lookup;
 pub mod options;
 pub mod sys;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ladrillo_translator::Gfid;
-use ladrillo_translator::option::{Options, parse_bool, parse_int, parse_percent};
+use ladrillo_translator::option::{Options, PercentOrSize, parse_bool, parse_int, parse_percent_or_size, parse_time};
 
 /// How a brick's storage was configured.
 #[derive(Clone, Debug)]
@@ -16,8 +16,12 @@ pub struct StorageOptions {
     pub ctime: bool,
     /// `gfid2path`: record names in xattrs. On by default.
     pub gfid2path: bool,
-    /// `reserve`: percent of the disk kept free, 1 by default.
-    pub reserve_percent: f64,
+    /// `reserve`: how much of the disk is kept free, 1 % by default.
+    pub reserve: PercentOrSize,
+    /// `shared-brick-count`: bricks of the volume on one file system, by which statfs divides.
+    pub shared_brick_count: u64,
+    /// `janitor-sleep-duration`: seconds between two cleanings of `landfill`, 600 by default.
+    pub janitor_interval_s: u64,
     /// `fips-mode-rchecksum`: SHA-256 instead of MD5 in rchecksum; glusterd sets it on new volumes.
     pub fips_mode_rchecksum: bool,
     /// `glusterd-uuid`: the node, answered as `trusted.glusterfs.node-uuid`.
@@ -51,6 +55,14 @@ pub struct Masks {
 }
 
 impl StorageOptions {
+    /// Blocks kept free on a file system.
+    pub fn reserved_blocks(&self, blocks: u64, block_size_bytes: u64) -> u64 {
+        match self.reserve {
+            PercentOrSize::Percent(percent) => (blocks as f64 * percent / 100.0 + 0.5) as u64,
+            PercentOrSize::Bytes(bytes) => bytes.div_ceil(block_size_bytes.max(1)),
+        }
+    }
+
     /// With defaults for everything but the directory.
     pub fn new(directory: impl Into<PathBuf>) -> StorageOptions {
         StorageOptions {
@@ -58,7 +70,9 @@ impl StorageOptions {
             volume_id: None,
             ctime: true,
             gfid2path: true,
-            reserve_percent: 1.0,
+            reserve: PercentOrSize::Percent(1.0),
+            shared_brick_count: 1,
+            janitor_interval_s: 600,
             fips_mode_rchecksum: false,
             node_uuid: None,
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -92,11 +106,18 @@ impl StorageOptions {
                 "volume-id" => parsed.volume_id = Some(uuid()?),
                 "ctime" => parsed.ctime = flag()?,
                 "gfid2path" => parsed.gfid2path = flag()?,
-                // A size instead of percents is legal too; it then guards nothing here yet, so say so.
-                "reserve" => match parse_percent(value) {
-                    Some(percent) if (0.0..=100.0).contains(&percent) => parsed.reserve_percent = percent,
-                    _ => return Err(format!("option reserve {value:?}: only percent (0 to 100) is supported")),
-                },
+                "reserve" => {
+                    parsed.reserve = parse_percent_or_size(value)
+                        .filter(|r| !matches!(r, PercentOrSize::Percent(p) if !(0.0..=100.0).contains(p)))
+                        .ok_or_else(wrong)?;
+                }
+                "shared-brick-count" => {
+                    parsed.shared_brick_count =
+                        parse_int(value).and_then(|n| u64::try_from(n).ok()).ok_or_else(wrong)?.max(1);
+                }
+                "janitor-sleep-duration" => {
+                    parsed.janitor_interval_s = parse_time(value).filter(|s| *s > 0).ok_or_else(wrong)?;
+                }
                 "fips-mode-rchecksum" => parsed.fips_mode_rchecksum = flag()?,
                 "glusterd-uuid" => parsed.node_uuid = Some(uuid()?),
                 "hostname" => parsed.hostname = value.to_owned(),
@@ -119,7 +140,6 @@ impl StorageOptions {
                 "background-unlink"
                 | "export-statfs-size"
                 | "mandate-attribute"
-                | "janitor-sleep-duration"
                 | "linux-aio"
                 | "linux-io_uring"
                 | "health-check-timeout"
@@ -127,7 +147,6 @@ impl StorageOptions {
                 | "batch-fsync-delay-usec"
                 | "gfid2path-separator"
                 | "log-level"
-                | "shared-brick-count"
                 | "disk-usage-limit"
                 | "update-link-count-parent"
                 | "enable-xattr" => {

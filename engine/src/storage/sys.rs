@@ -45,12 +45,12 @@ pub fn open_path(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 
 /// Opens for I/O what an O_PATH descriptor refers to.
 pub fn reopen(fd: impl AsFd, flags: OFlags) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(magic_path(fd), (flags & !OFlags::NOFOLLOW) | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
+    rustix::fs::open(magic_path(&fd), (flags & !OFlags::NOFOLLOW) | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
 }
 
 /// One xattr; `None` where there is none.
 pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
-    let path = magic_path(fd);
+    let path = magic_path(&fd);
     let mut small = [0u8; 256];
     match rustix::fs::getxattr(&path, name, &mut small[..]) {
         Ok(len) => return Ok(Some(small.get(..len).unwrap_or(&small).to_vec())),
@@ -72,7 +72,7 @@ pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
 /// A short xattr of known length; `None` where there is none or it has another length.
 pub fn get_xattr_array<const N: usize>(fd: impl AsFd, name: &[u8]) -> Result<Option<[u8; N]>, Errno> {
     let mut value = [0u8; N];
-    match rustix::fs::getxattr(magic_path(fd), name, &mut value[..]) {
+    match rustix::fs::getxattr(magic_path(&fd), name, &mut value[..]) {
         Ok(len) if len == N => Ok(Some(value)),
         Ok(_) | Err(Errno::NODATA | Errno::RANGE) => Ok(None),
         Err(e) => Err(e),
@@ -81,17 +81,17 @@ pub fn get_xattr_array<const N: usize>(fd: impl AsFd, name: &[u8]) -> Result<Opt
 
 /// Sets an xattr.
 pub fn set_xattr(fd: impl AsFd, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
-    rustix::fs::setxattr(magic_path(fd), name, value, flags)
+    rustix::fs::setxattr(magic_path(&fd), name, value, flags)
 }
 
 /// Removes an xattr.
 pub fn remove_xattr(fd: impl AsFd, name: &[u8]) -> Result<(), Errno> {
-    rustix::fs::removexattr(magic_path(fd), name)
+    rustix::fs::removexattr(magic_path(&fd), name)
 }
 
 /// Names of all xattrs.
 pub fn list_xattrs(fd: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
-    let path = magic_path(fd);
+    let path = magic_path(&fd);
     let mut buffer = vec![0u8; 1024];
     loop {
         match rustix::fs::listxattr(&path, &mut buffer[..]) {
@@ -125,7 +125,7 @@ pub fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> Result<(), Er
 
 /// chmod of what `fd` refers to; not for symlinks.
 pub fn chmod(fd: impl AsFd, permissions: u32) -> Result<(), Errno> {
-    rustix::fs::chmod(magic_path(fd), Mode::from_raw_mode(permissions & 0o7777))
+    rustix::fs::chmod(magic_path(&fd), Mode::from_raw_mode(permissions & 0o7777))
 }
 
 /// utimensat; `None` leaves a time as it is.
@@ -136,7 +136,7 @@ pub fn set_times(fd: impl AsFd, atime: Option<Timespec>, mtime: Option<Timespec>
         None => rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
     };
     let times = rustix::fs::Timestamps { last_access: time(atime), last_modification: time(mtime) };
-    rustix::fs::utimensat(rustix::fs::CWD, magic_path(fd), &times, AtFlags::empty())
+    rustix::fs::utimensat(rustix::fs::CWD, magic_path(&fd), &times, AtFlags::empty())
 }
 
 /// A read that never waits for a disk: `EAGAIN` where it would, and a short count where only the start is cached.

@@ -75,10 +75,7 @@ impl Brick {
         if request.contains("list-xattr") {
             let names = names.unwrap_or_else(|| sys::list_xattrs(&inode.path).unwrap_or_default());
             for name in names {
-                let hidden = [GFID_KEY, VOLUME_ID_KEY, "security.selinux"].iter().any(|k| k.as_bytes() == name)
-                    || is_georep(&name)
-                    || is_marker(&name)
-                    || name.starts_with(GFID2PATH_PREFIX.as_bytes());
+                let hidden = is_own(&name) || name == b"security.selinux" || is_georep(&name) || is_marker(&name);
                 if !hidden
                     && !out.contains(&name)
                     && let Ok(Some(value)) = sys::get_xattr(&inode.path, &name)
@@ -154,9 +151,7 @@ impl Brick {
         let names = sys::list_xattrs(&inode.path).explain(|| format!("xattrs of {}", inode.gfid))?;
         let mut xattrs = Dict::new();
         for name in names {
-            let hidden = is_georep(&name)
-                || name == MDATA_KEY.as_bytes() && !context.is_internal()
-                || name.starts_with(GFID2PATH_PREFIX.as_bytes());
+            let hidden = is_own(&name) || is_georep(&name) || name == MDATA_KEY.as_bytes() && !context.is_internal();
             if !hidden
                 && let Some(value) = sys::get_xattr(&inode.path, &name)
                     .explain(|| format!("{} of {}", String::from_utf8_lossy(&name), inode.gfid))?

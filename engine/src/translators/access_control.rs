@@ -110,10 +110,8 @@ impl AccessControl {
             Fop::Opendir { gfid, .. } => {
                 self.need(context, *gfid, R).await?;
             }
-            Fop::Access { gfid, mask, .. } => {
-                if mask & 7 != 0 {
-                    self.need(context, *gfid, mask & 7).await?;
-                }
+            Fop::Access { gfid, mask, .. } if mask & 7 != 0 => {
+                self.need(context, *gfid, mask & 7).await?;
             }
             Fop::Truncate { gfid, .. } => {
                 self.need(context, *gfid, W).await?;
