@@ -89,6 +89,9 @@ pub struct Graph {
     pub name: String,
     /// All `cluster/replicate` in it.
     pub replicates: Vec<Arc<Replicate>>,
+    /// The bricks (`remote-host`, `remote-subvolume`) of each of `replicates`, in the order of its children; `None`
+    /// where a child is no brick.
+    pub bricks: Vec<Vec<Option<(String, String)>>>,
     /// All `protocol/client` in it.
     pub clients: Vec<Arc<Client>>,
     /// A `features/read-only` is in it.
@@ -109,7 +112,7 @@ impl Graph {
             Some(name) => volfile.get(name).ok_or_else(|| shape(name, "is not in the volfile"))?,
             None => volfile.top().ok_or_else(|| shape("", "the volfile is empty"))?,
         };
-        let mut builder = Builder { environment, built: HashMap::new(), graph: Parts::default() };
+        let mut builder = Builder { environment, volfile, built: HashMap::new(), graph: Parts::default() };
         for node in &volfile.nodes {
             builder.add(node)?;
         }
@@ -117,8 +120,8 @@ impl Graph {
         let Some(top) = tops.first().cloned() else {
             return Err(shape(&last.name, "has nothing below it that stores anything"));
         };
-        let Parts { replicates, clients, translators, read_only } = builder.graph;
-        Ok(Graph { top, name: last.name.clone(), replicates, clients, read_only, translators, tops })
+        let Parts { replicates, bricks, clients, translators, read_only } = builder.graph;
+        Ok(Graph { top, name: last.name.clone(), replicates, bricks, clients, read_only, translators, tops })
     }
 
     /// Says who hears the top's events, and starts all translators, children first. On an executor's thread.
@@ -152,6 +155,7 @@ fn shape(volume: &str, message: impl Into<String>) -> GraphError {
 #[derive(Default)]
 struct Parts {
     replicates: Vec<Arc<Replicate>>,
+    bricks: Vec<Vec<Option<(String, String)>>>,
     clients: Vec<Arc<Client>>,
     translators: Vec<Arc<dyn Translator>>,
     read_only: bool,
@@ -159,12 +163,19 @@ struct Parts {
 
 struct Builder<'a> {
     environment: &'a Environment,
+    volfile: &'a Volfile,
     /// What stands for each volume of the volfile: itself, or its children's where it needs no node.
     built: HashMap<String, Vec<Arc<dyn Translator>>>,
     graph: Parts,
 }
 
 impl Builder<'_> {
+    /// The brick behind a `protocol/client`.
+    fn brick(&self, name: &str) -> Option<(String, String)> {
+        let options = &self.volfile.get(name).filter(|node| node.kind == "protocol/client")?.options;
+        Some((options.get("remote-host")?.to_owned(), options.get("remote-subvolume")?.to_owned()))
+    }
+
     fn add(&mut self, node: &Node) -> Result<(), GraphError> {
         let mut options = node.options.clone();
         for (pattern, key, value) in &self.environment.overrides {
@@ -203,6 +214,7 @@ impl Builder<'_> {
                     child.set_parent(weak, index);
                 }
                 self.graph.replicates.push(replicate.clone());
+                self.graph.bricks.push(node.subvolumes.iter().map(|name| self.brick(name)).collect());
                 self.graph.translators.push(replicate.clone());
                 vec![replicate]
             }
@@ -314,6 +326,19 @@ impl Ear {
     /// What was heard last.
     pub fn heard(&self) -> Heard {
         self.state.lock().heard
+    }
+
+    /// Completes when anything was heard.
+    pub async fn anything(&self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if state.heard != Heard::Nothing {
+                return std::task::Poll::Ready(());
+            }
+            state.waiting.push(cx.waker().clone());
+            std::task::Poll::Pending
+        })
+        .await;
     }
 
     /// Completes when it is up, or known to be down.

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 pub use io::{WriteBuffer, poll_readable, read, writev_detached};
 pub use op::{Finished, Op};
+pub use resolve::resolve;
 pub use ring::Ring;
 pub use runtime::{RingRuntime, wall_clock};
 pub use task::Handle;

@@ -14,7 +14,7 @@ static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 ///
 /// # Errors
 /// The name is unknown, the resolver fails, or too many look-ups are under way.
-pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     if let Ok(ip) = literal.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);

@@ -133,7 +133,7 @@ async fn connect(address: &Address) -> io::Result<Arc<dyn Transport>> {
     match address {
         Address::Tcp { host, port } => {
             let mut last = None;
-            for candidate in resolve::resolve(host, *port).await? {
+            for candidate in resolve(host, *port).await? {
                 match connect_tcp(candidate, |socket| prepare(socket, candidate)).await {
                     Ok(fd) => {
                         let local = rustix::net::getsockname(&fd)

@@ -89,7 +89,7 @@ pub async fn serve(front: Arc<Front>, device: OwnedFd, pool: Pool, max_write_byt
             }
             Err(error) => {
                 slots.give_back(slot);
-                if error != errno::ENOSYS {
+                if error == errno::EINVAL {
                     tracing::warn!(opcode = header.opcode, unique = header.unique, "malformed request: errno {error}");
                 }
                 answer(&device, header.unique, Answer::Error(error));

@@ -148,9 +148,9 @@ pub struct Args {
     /// Print what `gluster volume heal VOLUME info` prints, and exit
     #[arg(long, value_name = "VOLUME")]
     pub heal_info: Option<String>,
-    /// With --heal-info: only what is in split-brain
+    /// With --heal-info: as XML (not supported yet)
     #[arg(long, requires = "heal_info")]
-    pub heal_info_split_brain: bool,
+    pub xml: bool,
     /// Print path of default log directory
     #[arg(long)]
     pub print_logdir: bool,
@@ -171,7 +171,7 @@ pub struct Args {
     #[command(flatten)]
     pub ignored: Ignored,
 
-    /// Directory to mount on
+    /// Directory to mount on; with --heal-info: nothing, summary or split-brain
     pub mount_point: Option<PathBuf>,
 }
 

@@ -15,15 +15,18 @@ use super::daemon::{PidFile, Reporter, Side, daemonize};
 use super::log;
 use super::signals::{Signal, Signals};
 use super::spec::Servers;
-use crate::executor::{Executor, RingRuntime, TcpConnector, sleep, spawn, timeout};
+use crate::executor::{Executor, RingRuntime, TcpConnector, resolve, sleep, spawn, timeout};
 use crate::front::buffer::Pool;
 use crate::front::mount::{Mount, MountOptions};
 use crate::front::notify::Invalidations;
 use crate::front::{Front, Options, answer, device};
 use crate::graph::{Ear, Environment, Graph, Heard};
+use crate::heal::{HealService, info};
 
 /// How long a mount waits for its bricks before it gives up.
 const FIRST_STATE_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long it waits on when something below has been heard of that is not there (yet).
+const CONNECTING_GRACE: Duration = Duration::from_secs(12);
 /// How long requests under way may take when the process ends.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where state dumps go. Source: GlusterFS's default statedump path.
@@ -63,11 +66,13 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             }
         }
     };
+    let heal_info = args.heal_info.is_some();
     match work(args, &mut reporter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             tracing::error!("{reason}");
-            reporter.failed(&format!("glusterfs: {reason}"));
+            let prefix = if heal_info { "" } else { "glusterfs: " };
+            reporter.failed(&format!("{prefix}{reason}"));
             ExitCode::FAILURE
         }
     }
@@ -95,6 +100,9 @@ fn check(args: &Args) -> Result<(), String> {
     if log::level(&args.log_level).is_none() {
         return Err(format!("unknown log level {:?}", args.log_level));
     }
+    if args.xml {
+        return Err("--xml is not supported yet".into());
+    }
     if args.worm {
         return Err("--worm is not supported".into());
     }
@@ -107,7 +115,7 @@ fn check(args: &Args) -> Result<(), String> {
     if args.mount_point.is_none() && args.process_name.is_none() && args.heal_info.is_none() {
         return Err("no mount point is given".into());
     }
-    if let Some(path) = &args.mount_point {
+    if let Some(path) = args.mount_point.as_ref().filter(|_| args.heal_info.is_none()) {
         let is_directory = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_dir());
         if !is_directory {
             return Err(format!("{}: no such directory to mount on", path.display()));
@@ -149,13 +157,20 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
     let volfile = Volfile::parse(&spec).map_err(|error| format!("the volfile cannot be used: {error}"))?;
     let runtime = Arc::new(RingRuntime::new());
     let environment = Environment {
-        runtime,
+        runtime: runtime.clone(),
         connector: Arc::new(TcpConnector),
         overrides: args.xlator_options.clone(),
         subdir: args.subdir_mount.clone(),
         top: args.volume_name.clone(),
     };
     let graph = Arc::new(Graph::build(&volfile, &environment).map_err(|error| error.to_string())?);
+    if args.heal_info.is_some() {
+        let ear = Ear::new();
+        graph.start(&ear);
+        let result = heal_info(&args, &graph, &ear).await;
+        graph.stop();
+        return result;
+    }
     if args.mount_point.is_some() && graph.tops() > 1 {
         return Err(format!("volume '{}' has several subvolumes: it cannot be mounted", graph.name));
     }
@@ -166,7 +181,7 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
     }
     match args.mount_point.clone() {
         Some(path) => mount(&args, &path, &graph, &ear, &signals, &log, reporter).await?,
-        None => serve(&args, &graph, &ear, &signals, &log, reporter).await?,
+        None => serve(&args, &graph, &ear, &runtime, &signals, &log, reporter).await?,
     }
     graph.stop();
     tracing::info!("ended");
@@ -188,7 +203,7 @@ async fn load(args: &Args) -> Result<(bytes::Bytes, Option<Servers>), String> {
         true => Address::Unix(server.into()),
         false => Address::Tcp { host: server.clone(), port: args.volfile_server_port },
     });
-    let key = args.volfile_id.clone().unwrap_or_default();
+    let key = args.volfile_id.clone().or_else(|| args.heal_info.clone()).unwrap_or_default();
     let mut servers = Servers::new(servers.collect(), key);
     let spec = servers.fetch(args.volfile_max_fetch_attempts).await.map_err(|error| error.to_string())?;
     Ok((spec, Some(servers)))
@@ -225,11 +240,11 @@ async fn mount(
     log: &log::Log,
     reporter: &mut Reporter,
 ) -> Result<(), String> {
-    let heard = match select(Box::pin(timeout(FIRST_STATE_TIMEOUT, ear.known())), Box::pin(ended(signals, log))).await {
-        Either::Left((heard, _)) => heard.unwrap_or_else(|_| ear.heard()),
+    match select(Box::pin(first_state(ear)), Box::pin(ended(signals, log))).await {
+        Either::Left(_) => {}
         Either::Right(_) => return Err("ended by a signal before it was mounted".into()),
-    };
-    if heard != Heard::Up {
+    }
+    if ear.heard() != Heard::Up {
         return Err(format!("volume '{}': no brick (or no quorum of bricks) can be reached", graph.name));
     }
     let read_only = args.read_only || graph.read_only;
@@ -308,6 +323,7 @@ async fn mount(
                 break;
             }
             Either::Right((Signal::Hangup, _)) => log.reopen(),
+            Either::Right((Signal::Heal, _)) => {}
             Either::Right((Signal::Dump, _)) => dump(graph, Some(&front), ear),
         }
     }
@@ -321,9 +337,19 @@ async fn ended(signals: &Signals, log: &log::Log) {
         match signals.next().await {
             Signal::End => return,
             Signal::Hangup => log.reopen(),
-            Signal::Dump => {}
+            Signal::Dump | Signal::Heal => {}
         }
     }
+}
+
+/// Waits until the volume is known to be up or down; not for ever.
+async fn first_state(ear: &Ear) {
+    let grace = async {
+        ear.anything().await;
+        sleep(CONNECTING_GRACE).await;
+    };
+    let known = Box::pin(timeout(FIRST_STATE_TIMEOUT, ear.known()));
+    select(known, Box::pin(grace)).await;
 }
 
 /// A process without a mount: the self-heal daemon.
@@ -331,6 +357,7 @@ async fn serve(
     args: &Args,
     graph: &Arc<Graph>,
     ear: &Arc<Ear>,
+    runtime: &Arc<RingRuntime>,
     signals: &Signals,
     log: &log::Log,
     reporter: &mut Reporter,
@@ -342,16 +369,78 @@ async fn serve(
     if graph.replicates.is_empty() {
         return Err(format!("volume '{}' has nothing to heal: no cluster/replicate", graph.name));
     }
-    tracing::info!("self-heal daemon of '{}'", graph.name);
+    let mut services = Vec::new();
+    for (replicate, bricks) in graph.replicates.iter().zip(&graph.bricks) {
+        let mut mine = Vec::new();
+        for brick in bricks {
+            mine.push(match brick {
+                Some((host, _)) => is_here(host).await,
+                None => false,
+            });
+        }
+        tracing::info!(
+            replicate = ladrillo_translator::Translator::name(&**replicate),
+            ?mine,
+            "heals the bricks of this machine"
+        );
+        let service =
+            HealService::new(replicate.clone(), runtime.clone(), |child| mine.get(child).copied().unwrap_or(false));
+        service.start();
+        services.push(service);
+    }
     reporter.live();
     loop {
         match signals.next().await {
             Signal::End => break,
-            Signal::Hangup => log.reopen(),
+            // glusterd's `volume heal V full`; log rotation sends the same.
+            Signal::Hangup => {
+                log.reopen();
+                services.iter().for_each(|service| service.heal_now(true));
+            }
+            Signal::Heal => services.iter().for_each(|service| service.heal_now(false)),
             Signal::Dump => dump(graph, None, ear),
         }
     }
-    sleep(Duration::ZERO).await;
+    services.iter().for_each(|service| service.stop());
+    Ok(())
+}
+
+/// Whether a host name stands for this machine: one of its addresses can be bound here.
+async fn is_here(host: &str) -> bool {
+    match resolve(host, 0).await {
+        Ok(addresses) => addresses.iter().any(|address| std::net::UdpSocket::bind(address).is_ok()),
+        Err(error) => {
+            tracing::warn!("{error}: its brick is taken for another machine's");
+            false
+        }
+    }
+}
+
+/// `--heal-info`: what `gluster volume heal V info` prints.
+async fn heal_info(args: &Args, graph: &Graph, ear: &Ear) -> Result<(), String> {
+    let volume = args.heal_info.as_deref().unwrap_or_default();
+    if graph.replicates.is_empty() {
+        return Err(format!("Volume {volume} is not of type replicate/disperse"));
+    }
+    first_state(ear).await;
+    if ear.heard() != Heard::Up {
+        return Err(format!("Volume {volume} is not started (Or) All the bricks are not running."));
+    }
+    let mut all = Vec::new();
+    for (replicate, bricks) in graph.replicates.iter().zip(&graph.bricks) {
+        let names: Vec<String> = bricks
+            .iter()
+            .map(|brick| brick.as_ref().map_or_else(|| "-".to_owned(), |(host, path)| format!("{host}:{path}")))
+            .collect();
+        all.extend(info::info(replicate, &names).await);
+    }
+    let text = match args.mount_point.as_deref().and_then(Path::to_str) {
+        None => info::print(&all),
+        Some("summary") => info::print_summary(&all),
+        Some("split-brain") => info::print_split_brain(&all),
+        Some(other) => return Err(format!("heal info {other:?}: summary and split-brain are known")),
+    };
+    print!("{text}");
     Ok(())
 }
 

@@ -23,6 +23,8 @@ pub enum Signal {
     Hangup,
     /// SIGUSR1: write a state dump.
     Dump,
+    /// SIGUSR2: heal what the indices list.
+    Heal,
 }
 
 struct Info(Box<[u8; INFO_BYTES]>);
@@ -44,7 +46,7 @@ impl Signals {
         let fd = unsafe {
             let mut set = std::mem::zeroed::<libc::sigset_t>();
             libc::sigemptyset(&mut set);
-            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1] {
+            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
                 libc::sigaddset(&mut set, signal);
             }
             let blocked = libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
@@ -73,6 +75,7 @@ impl Signals {
                 libc::SIGTERM | libc::SIGINT => return Signal::End,
                 libc::SIGHUP => return Signal::Hangup,
                 libc::SIGUSR1 => return Signal::Dump,
+                libc::SIGUSR2 => return Signal::Heal,
                 _ => {}
             }
         }

@@ -46,7 +46,11 @@ impl Replicate {
     pub(super) fn on_child_event(&self, child: usize, event: Event) {
         match event {
             Event::Up | Event::Down => self.on_child_state(child, matches!(event, Event::Up)),
-            Event::Connecting => self.tell_parent(Event::Connecting),
+            Event::Connecting => {
+                // Heard of, and not there: nobody need wait for it to know the state of the set.
+                self.on_child_state(child, false);
+                self.tell_parent(Event::Connecting);
+            }
             Event::InodelkContention { gfid, ref domain } => {
                 if domain.as_ref() == self.name.as_bytes() {
                     self.on_contention(gfid);
