@@ -93,6 +93,9 @@ impl Volfile {
             let line = 1 + text.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
             fail(line, "not UTF-8 text")
         })?;
+        if let Some(at) = text.find('\0') {
+            return Err(fail(1 + text[..at].matches('\n').count(), "a NUL byte"));
+        }
         let mut parser = Parser { scanner: Scanner { rest: text, line: 1 }, peeked: None };
         let mut builder = Builder::default();
         while let Some((token, line)) = parser.next()? {
@@ -536,6 +539,12 @@ end-volume
             Just("end-volume".to_owned()),
             "[^\n\0]{0,8}",
         ]
+    }
+
+    #[test]
+    fn a_nul_byte_is_refused_with_its_line() {
+        let error = Volfile::parse("volume a\n    type x/y\n    option k\0 v\nend-volume\n").unwrap_err();
+        assert_eq!(error.to_string(), "volfile line 3: a NUL byte");
     }
 
     proptest! {
