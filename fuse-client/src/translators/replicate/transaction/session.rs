@@ -428,6 +428,10 @@ impl Replicate {
         failed |= live - self.view().kept_since(&began, live);
         live = on - failed;
         let mut error = None;
+        if wrote && (torn || !self.has_quorum(live)) {
+            // What was acknowledged is for certain on these alone: whoever may have lost it is not to be healed from.
+            self.accuse_unsure(inode, &context, live, accused, file).await;
+        }
         if torn {
             tracing::warn!(subvolume = %self.name, gfid = %inode.gfid, "a write was done by too few: left for the healer");
         } else if !wrote || self.has_quorum(live) {
@@ -452,6 +456,18 @@ impl Replicate {
             session.error = error;
         }
         session.wake();
+    }
+
+    /// Accuses, on `live`, all others that are not `accused` yet. The dirty marks stay.
+    async fn accuse_unsure(&self, inode: &Inode, context: &Context, live: Mask, accused: Mask, file: Option<File>) {
+        let unsure = (self.everyone() - live) - accused;
+        let good = inode.session.lock().good;
+        if unsure.is_empty() || (live & good).is_empty() {
+            return;
+        }
+        inode.discredit(unsure, true, false);
+        let target = Target { gfid: inode.gfid, file };
+        self.post_op(context, live, target, PostOp::inode(Segment::Data, unsure, 0)).await;
     }
 
     /// fdatasync on `children`; answers those that have it. A file without names left needs no durability.
