@@ -84,6 +84,13 @@ impl BrickTree {
         tree
     }
 
+    /// Forgets an attribute of every file.
+    pub fn forget_xattr(&mut self, name: &str) {
+        for entry in self.entries.values_mut() {
+            entry.xattrs.remove(name);
+        }
+    }
+
     fn walk(&mut self, root: &Path, below: &Path) {
         let path = root.join(below);
         let Ok(metadata) = fs::symlink_metadata(&path) else { return };
@@ -122,13 +129,21 @@ impl BrickTree {
                     }
                 }
             } else if first == "indices" {
-                for kind in names(&top) {
-                    for entry in names(&top.join(&kind)) {
-                        // xattrop-UUID and the like are the base files that index entries are links of.
-                        if !entry.as_bytes().starts_with(kind.as_bytes()) {
-                            self.index.insert(Path::new(&kind).join(entry));
-                        }
-                    }
+                self.walk_index(&top);
+            }
+        }
+    }
+}
+
+impl BrickTree {
+    /// `xattrop/` and `dirty/` hold a link per file to heal. The names in `entry-changes/` only say where to look when
+    /// their directory is in one of those.
+    fn walk_index(&mut self, root: &Path) {
+        for kind in names(root).into_iter().filter(|kind| kind != "entry-changes") {
+            for entry in names(&root.join(&kind)) {
+                // xattrop-UUID and the like are the base files that index entries are links of.
+                if !entry.as_bytes().starts_with(kind.as_bytes()) {
+                    self.index.insert(Path::new(&kind).join(entry));
                 }
             }
         }

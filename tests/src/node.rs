@@ -224,7 +224,7 @@ impl Node {
     pub(crate) fn stop(&mut self) {
         // Process 1 reads end of file and ends; the kernel ends the rest.
         drop(self.unshare.stdin.take());
-        let _ = Command::new("kill").args(["-9", &self.init.to_string()]).status();
+        let _ = Command::new("kill").args(["-9", &self.init.to_string()]).stderr(Stdio::null()).status();
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
     }
