@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn device_numbers_are_split_on_the_wire() {
         assert_eq!(rdev_to_wire(0x103), 1 << 32 | 3);
-        for rdev in [0, 0x103, 0xfff_ff, 0x1234_5678_9abc_def0, u64::MAX] {
+        for rdev in [0, 0x103, 0xf_ffff, 0x1234_5678_9abc_def0, u64::MAX] {
             assert_eq!(rdev_from_wire(rdev_to_wire(rdev)), rdev);
         }
     }

@@ -92,7 +92,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 fn open_flags() -> impl Strategy<Value = u32> {
-    any::<u32>().prop_map(|flags| fop4::open_flags_from_wire(flags))
+    any::<u32>().prop_map(fop4::open_flags_from_wire)
 }
 
 fn lock_type() -> impl Strategy<Value = LockType> {
