@@ -146,8 +146,10 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
                 for (uid, files) in server.clients() {
                     tracing::info!(client = %uid, open_files = files, "state");
                 }
-                let locks = graph.locks().map(|l| l.counts());
-                tracing::info!(inodes = graph.brick().inodes.len(), files = graph.brick().files.len(), ?locks, "state");
+                for lock in graph.locks().map(|l| l.dump()).unwrap_or_default() {
+                    tracing::info!(?lock, "state");
+                }
+                tracing::info!(inodes = graph.brick().inodes.len(), files = graph.brick().files.len(), "state");
             }
             _ => break,
         }

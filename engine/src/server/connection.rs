@@ -7,7 +7,7 @@ use std::net::TcpStream as StdTcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use futures::AsyncWriteExt;
@@ -16,8 +16,10 @@ use ladrillo_transport::Message;
 use ladrillo_transport::record::{RecordReader, record_mark};
 use parking_lot::Mutex;
 
-/// Bytes of answers that may wait for a client that does not read; a client further behind is cut off.
-const OUTGOING_MAX_BYTES: usize = 64 << 20;
+/// Bytes of answers that may wait for a client before its next requests do.
+const OUTGOING_ENOUGH_BYTES: usize = 8 << 20;
+/// A client that is further behind than that and all it had under way is cut off.
+const OUTGOING_MAX_BYTES: usize = 256 << 20;
 /// Most buffers handed to one sendmsg: 1024 is Linux's limit (UIO_MAXIOV); fewer are plenty.
 const GATHER: usize = 64;
 
@@ -36,6 +38,8 @@ struct State {
     queued_bytes: usize,
     /// The task that sends what did not go at once.
     writer: Option<Waker>,
+    /// The task that waits until enough has gone to take more requests.
+    reader: Option<Waker>,
 }
 
 impl Outgoing {
@@ -71,11 +75,24 @@ impl Outgoing {
     pub fn close(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
             let _ = self.socket.shutdown(std::net::Shutdown::Both);
-            let waker = self.state.lock().writer.take();
-            if let Some(waker) = waker {
+            let wakers = {
+                let mut state = self.state.lock();
+                [state.writer.take(), state.reader.take()]
+            };
+            for waker in wakers.into_iter().flatten() {
                 waker.wake();
             }
         }
+    }
+
+    /// Ready when few enough answers wait, or none ever will.
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.queued_bytes < OUTGOING_ENOUGH_BYTES || self.closed.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        state.reader = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Who is at the other end.
@@ -135,6 +152,11 @@ impl State {
 
     fn consume(&mut self, mut sent: usize) {
         self.queued_bytes = self.queued_bytes.saturating_sub(sent);
+        if self.queued_bytes < OUTGOING_ENOUGH_BYTES
+            && let Some(waker) = self.reader.take()
+        {
+            waker.wake();
+        }
         while sent > 0 {
             let Some(front) = self.queue.front_mut() else { return };
             if front.len() > sent {

@@ -42,8 +42,11 @@ use session::{OpenFd, Session, next_fd};
 /// Fops a connection may have under way; its next request waits in its socket. Blocked locks are not counted: they are
 /// bounded by features/locks, and the unlock they wait for must get through.
 const MAX_IN_FLIGHT: usize = 256;
-/// The same in bytes of what was received.
+/// The same in bytes of what was received and of the data that was asked for.
 const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
+
+/// Connections at once. Source: our bound; a node serves up to some thousand clients of up to 4 connections.
+const MAX_CONNECTIONS: usize = 16_384;
 
 /// What a server runs on.
 #[derive(Clone, Debug)]
@@ -242,6 +245,11 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener, doors: &[std::os::unix::
                 continue;
             }
         };
+        let live: usize = shared.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum();
+        if live >= MAX_CONNECTIONS {
+            tracing::warn!(live, "too many connections: one more was cut");
+            continue;
+        }
         tune(&socket);
         let index = (0..shared.loads.len()).min_by_key(|i| shared.loads[*i].load(Ordering::Relaxed)).unwrap_or(0);
         shared.loads[index].fetch_add(1, Ordering::Relaxed);
@@ -306,8 +314,12 @@ struct Flight {
 }
 
 impl Flight {
-    async fn room(&self) {
+    /// Completes when another request may be taken: few enough are under way, and few enough answers wait.
+    async fn room(&self, outgoing: &Outgoing) {
         futures::future::poll_fn(|cx| {
+            if outgoing.poll_room(cx).is_pending() {
+                return Poll::Pending;
+            }
             if self.fops.get() < MAX_IN_FLIGHT && self.bytes.get() < MAX_IN_FLIGHT_BYTES {
                 return Poll::Ready(());
             }
@@ -357,7 +369,7 @@ async fn serve(shared: &Arc<Shared>, socket: OwnedFd) {
         flight: Rc::new(Flight::default()),
     };
     loop {
-        client.flight.room().await;
+        client.flight.room(&outgoing).await;
         match incoming.next().await {
             Ok(Some(record)) => {
                 if let Err(e) = client.handle(record) {
@@ -494,6 +506,14 @@ impl Client {
         let kind = fop.kind();
         let counted =
             !matches!(kind, FopKind::Inodelk | FopKind::Finodelk | FopKind::Entrylk | FopKind::Fentrylk | FopKind::Lk);
+        // What the answer may hold counts too.
+        let size = size
+            + match &fop {
+                Fop::Read { size_bytes, .. } | Fop::Readdir { size_bytes, .. } | Fop::Readdirp { size_bytes, .. } => {
+                    (*size_bytes as usize).min(MAX_IN_FLIGHT_BYTES)
+                }
+                _ => 0,
+            };
         let (shared, outgoing, flight) = (self.shared.clone(), self.outgoing.clone(), self.flight.clone());
         if counted {
             flight.enter(size);

@@ -1,0 +1,46 @@
+# Debian's glusterd starts our brick processes with its own volfiles, and its tools see them work.
+. "$(dirname "$0")/environment.sh"
+mkdir -p "$T/lib" "$T/sbin"
+# Debian has one binary for three programs; ours takes the place of glusterfsd alone.
+cp -a /usr/sbin/. "$T/sbin/"
+for name in glusterd glusterfs; do rm -f "$T/sbin/$name" && cp -L /usr/sbin/glusterfsd "$T/sbin/$name"; done
+rm -f "$T/sbin/glusterfsd" && cp "$BRICK" "$T/sbin/glusterfsd"
+cp -a /var/lib/glusterd/. "$T/lib/" 2>/dev/null || true
+rm -rf "$T/lib/vols" "$T/lib/peers" "$T/lib/glusterd.info"
+mount --bind "$T/lib" /var/lib/glusterd
+mount --bind "$T/sbin" /usr/sbin
+cp /etc/hosts "$T/hosts" && echo "127.0.0.1 debian1" >> "$T/hosts" && mount --bind "$T/hosts" /etc/hosts
+hostname debian1
+glusterd
+g() { gluster --mode=script "$@"; }
+within 20 g pool list
+mkdir -p "$T/b1" "$T/b2" "$T/b3"
+g volume create gv0 replica 3 "debian1:$T/b1" "debian1:$T/b2" "debian1:$T/b3" force
+g volume start gv0 || fail "volume start"
+online() { [ "$(g volume status gv0 | grep '^Brick' | awk '{print $(NF-1)}' | paste -sd' ')" = "$1" ]; }
+within 15 online "Y Y Y"
+mount -t glusterfs debian1:/gv0 "$T/mnt"
+cd "$T/mnt"
+echo one > f && mkdir d && tar -C /usr/include -cf - linux/usb | tar -xf - && diff -r linux/usb /usr/include/linux/usb
+
+# glusterd's death and return disturb no brick, and the brick signs in again.
+pids=$(pgrep -x glusterfsd | paste -sd' ')
+pkill -9 -x glusterd && echo two > g && same "$(cat g)" two "without glusterd"
+glusterd && within 20 online "Y Y Y"
+same "$(pgrep -x glusterfsd | paste -sd' ')" "$pids" "brick processes after glusterd's return"
+
+# A brick dies, is started by force, and heals.
+kill -9 "$(cat /run/gluster/vols/gv0/debian1-*-b3.pid)"
+within 10 online "Y Y N"
+echo three > h && rm -rf linux && mkdir e
+g volume heal gv0 info | grep -q 'Number of entries: [1-9]' || fail "heal info shows no backlog"
+g volume start gv0 force
+within 15 online "Y Y Y"
+healed() { ! g volume heal gv0 info | grep 'Number of entries' | grep -qv ': 0$'; }
+within 60 healed
+same "$(ls "$T/b3" | paste -sd' ')" "d e f g h" "names on the healed brick"
+cd / && umount "$T/mnt"
+g volume stop gv0 || fail "volume stop"
+gone() { ! pgrep -x glusterfsd; }
+within 15 gone
+echo PASSED
