@@ -102,8 +102,8 @@ impl Healer {
         let everyone = self.replicate.everyone();
         let quorum = self.replicate.settings.quorum.needed();
         let judged = direction(&look.marks, Segment::Entry, everyone, quorum);
-        let witnessed = judged.witness.iter().any(|count| *count != 0);
-        if judged.sources.is_empty() || judged.sources == everyone || witnessed {
+        // What was under way on a source (dirty) does not matter: names that sources differ in are merged among them.
+        if judged.sources.is_empty() || judged.sources == everyone {
             return Judge::Merge;
         }
         let sinks = everyone - judged.sources;
@@ -241,6 +241,16 @@ impl Healer {
             }
             return Ok(worst);
         };
+        let by_quorum = self.replicate.settings.quorum.met(
+            holders.iter().filter(|child| at(*child).map(identity_of) == Some(identity_of(&truth))).collect(),
+        );
+        if truth.is_dir() && !by_quorum && self.lives_on(context, &truth, self.replicate.everyone() - holders).await? {
+            // A rename that ended half way: a directory has one name, the one that most have. It goes back there.
+            for child in holders.iter() {
+                self.displace(child, truth.gfid, entry);
+            }
+            return Ok(NameOutcome::Later);
+        }
         // Good copies that lack what another good copy has are brought it too.
         let have: Mask =
             holders.iter().filter(|child| at(*child).map(identity_of) == Some(identity_of(&truth))).collect();
@@ -291,7 +301,9 @@ impl Healer {
             _ => {}
         }
         let candidates = if holders.is_empty() { everyone } else { holders };
-        if self.replicate.settings.quorum.needed() * 2 <= everyone.count() {
+        let quorum = self.replicate.settings.quorum.needed();
+        let has_majority = everyone.iter().any(|child| alike(child, everyone) >= quorum);
+        if quorum * 2 <= everyone.count() || (trusted.is_empty() && !has_majority) {
             // Copies may have gone separate ways, each with what was acknowledged: only agreement is believed.
             let holders: Mask = candidates.iter().filter(|child| says(*child).is_some()).collect();
             let first = holders.first()?;
@@ -302,6 +314,16 @@ impl Healer {
             (alike(*child, everyone), says(*child).is_some(), !is_dirty(*child), std::cmp::Reverse(*child))
         })?;
         Some(says(best).is_some().then_some(best))
+    }
+
+    /// Whether one of `children` has the inode (under another name than the one it is looked for under).
+    async fn lives_on(&self, context: &Context, iatt: &Iatt, children: Mask) -> HealResult<bool> {
+        for child in children.iter() {
+            if self.exists_on(context, child, iatt.gfid).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes a name from `child`. An inode that a source still has elsewhere is about to be moved or linked there by

@@ -12,7 +12,7 @@ const STARTUP_GRACE: Duration = Duration::from_millis(1500);
 
 /// The children at one moment.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct View {
+pub(crate) struct View {
     /// Reachable.
     pub up: Mask,
     /// Counts changes: what was learnt of copies at another generation is to be learnt anew.
@@ -39,7 +39,7 @@ pub(super) struct ChildStates {
 }
 
 impl Replicate {
-    pub(super) fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         self.states.lock().view
     }
 

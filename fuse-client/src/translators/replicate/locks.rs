@@ -98,13 +98,13 @@ impl Replicate {
                 break;
             }
         }
-        let on = super::fops::successes(&replies) & view.kept_since(&view, up);
-        let on = self.view().kept_since(&view, on);
-        if refused.is_none() && self.has_quorum(on) {
+        let on = super::fops::successes(&replies);
+        let kept = self.view().kept_since(&view, on);
+        if refused.is_none() && self.has_quorum(kept) {
             return Ok((on, self.first_success(replies, gfid_of(fop))?));
         }
         if let Some(unlock) = unlock_of(fop) {
-            self.send_all(on, context, &unlock).await;
+            self.send_all(on & self.up(), context, &unlock).await;
         }
         Err(refused.unwrap_or_else(|| self.weigh_errors(&replies)))
     }

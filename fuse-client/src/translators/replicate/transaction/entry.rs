@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ladrillo_translator::error::errno::{EINVAL, ENOTCONN, EPERM};
+use ladrillo_translator::error::errno::{EINVAL, EIO, ENOTCONN, EPERM};
 use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Context, Dict, FdId, FileType, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, Reply};
 
-use super::lock::{Lockee, in_order, lock_error};
+use super::lock::{Locked, Lockee, in_order, lock_error};
 use super::not_empty;
-use super::postop::{Names, PostOp, Target};
+use super::postop::{Names, PostOp, Target, good_copies};
 use crate::translators::replicate::{Answer, Changelog, ChildReply, Mask, Replicate, Segment};
 
 /// What an entry operation touches.
@@ -49,14 +49,13 @@ impl Replicate {
         let wholes = shape.directories.iter().map(|gfid| Lockee::Name { gfid: *gfid, name: None });
         let lockees = in_order(names.chain(wholes).collect());
         let own = self.root_context(self.inodes.fresh_owner());
-        let view = self.view();
-        let locked = self.lock_all(&own, &self.name, &lockees, view.up).await;
+        let locked = self.lock_all(&own, &self.name, &lockees, self.up()).await;
         let outcome = if self.has_quorum(locked.on) {
-            self.entry_locked(context, &own, &fop, &shape, locked.on, answer).await
+            self.entry_locked(context, &own, &fop, &shape, &locked, answer).await
         } else {
             Err(lock_error(self, &locked))
         };
-        self.unlock_all(&own, &self.name, &lockees, self.view().kept_since(&view, locked.on)).await;
+        self.unlock_all(&own, &self.name, &lockees, locked.on & self.up()).await;
         outcome
     }
 
@@ -66,17 +65,19 @@ impl Replicate {
         own: &Context,
         fop: &Fop,
         shape: &Shape,
-        locked: Mask,
+        locked: &Locked,
         answer: &mut Answer,
     ) -> FopResult<()> {
-        let view = self.view();
-        let optimistic = locked == self.everyone();
-        let mut on = locked;
+        let optimistic = locked.on == self.everyone();
+        let mut on = locked.on;
+        // Per directory, the copies that nobody accuses.
+        let mut good: Vec<Mask> = Vec::new();
         if !optimistic {
             for (parent, name) in parents(shape) {
-                let (marked, _, replies) =
+                let (marked, marks, replies) =
                     self.mark_dirty(own, on, Target::inode(parent), Segment::Entry, Some(&name)).await;
                 on = marked;
+                good.push(good_copies(&marks, Segment::Entry));
                 if !self.has_quorum(on) {
                     // What was marked stays so: the healer finds nothing to do and clears it.
                     return Err(self.weigh_errors(&replies));
@@ -84,8 +85,12 @@ impl Replicate {
             }
         }
         let dirtied = if optimistic { 0 } else { 1 };
+        if good.iter().any(|good| good.is_empty()) {
+            self.entry_post_op(own, shape, on, Mask::NONE, -dirtied, Names::Leave).await;
+            return Err(FopError::new(EIO, format!("{}: no good copy of a directory is up", self.name)));
+        }
         let replies = self.send_all(on, context, fop).await;
-        let verdict = self.verdict(&replies, self.view().kept_since(&view, on));
+        let verdict = self.verdict(&replies, self.view().kept_since(&locked.since, on));
         if verdict.refused {
             self.entry_post_op(own, shape, on, Mask::NONE, -dirtied, Names::Leave).await;
             return Err(self.weigh_errors(&replies));
@@ -97,7 +102,13 @@ impl Replicate {
                 parent.distrust();
             }
         }
-        if !self.has_quorum(verdict.done) {
+        if optimistic && verdict.done != self.everyone() && self.has_quorum(verdict.done) {
+            for (parent, _) in parents(shape) {
+                good.push(self.read_good_copies(own, verdict.done, Target::inode(parent), Segment::Entry).await);
+            }
+        }
+        let has_good = good.iter().all(|good| !(*good & verdict.done).is_empty());
+        if !self.has_quorum(verdict.done) || !has_good {
             // Too few have it: say so on those that are there, for the healer; accuse nobody.
             self.entry_post_op(own, shape, verdict.done, Mask::NONE, 1 - dirtied, Names::Keep).await;
             // Some have it, or may: ENOENT or EEXIST of a stale copy would tell the caller that nothing happened.

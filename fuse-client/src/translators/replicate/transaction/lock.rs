@@ -5,6 +5,7 @@ use ladrillo_translator::error::errno::{EAGAIN, ENOTCONN};
 use ladrillo_translator::fop::{EntrylkCmd, Flock, LockCmd, LockType, Name};
 use ladrillo_translator::{Context, Dict, Fop, FopError, Gfid, LockOwner};
 
+use crate::translators::replicate::children::View;
 use crate::translators::replicate::{Mask, Replicate};
 
 /// First byte of the range that stands for an inode's metadata (LLONG_MAX - 1; the length is "to the end").
@@ -90,6 +91,8 @@ pub(crate) fn in_order(mut lockees: Vec<Lockee>) -> Vec<Lockee> {
 pub(crate) struct Locked {
     /// Children that hold all of them.
     pub on: Mask,
+    /// Children as they were when each was asked: one that was lost since has lost its locks.
+    pub since: View,
     /// Why others do not.
     pub error: Option<FopError>,
 }
@@ -97,10 +100,11 @@ pub(crate) struct Locked {
 impl Replicate {
     /// Takes `lockees` (in [`in_order`]'s order) on `children`, for the lock owner of `context`.
     pub(crate) async fn lock_all(&self, context: &Context, domain: &str, lockees: &[Lockee], children: Mask) -> Locked {
+        let mut since = self.view();
         let tried = self.lock_step(context, domain, lockees, children, Step::Try).await;
         let contended = tried.iter().any(|(_, _, error)| matches!(error, Some(error) if error.errno == EAGAIN));
         if !contended {
-            return self.settle(context, domain, lockees, children, tried).await;
+            return self.settle(context, domain, lockees, since, children, tried).await;
         }
         let held: Vec<(usize, usize)> =
             tried.iter().filter(|(_, _, error)| error.is_none()).map(|(lockee, child, _)| (*lockee, *child)).collect();
@@ -109,11 +113,14 @@ impl Replicate {
         for (number, lockee) in lockees.iter().enumerate() {
             for child in children.iter() {
                 let Some(target) = self.children.get(child) else { continue };
+                if number == 0 {
+                    since.losses[child] = self.view().losses[child];
+                }
                 let fop = lockee.fop(domain.to_owned().into(), Step::Wait);
                 waited.push((number, child, target.submit(context, fop).await.err()));
             }
         }
-        self.settle(context, domain, lockees, children, waited).await
+        self.settle(context, domain, lockees, since, children, waited).await
     }
 
     /// Takes `lockees` on `children` only where nobody has them; a child that is taken answers EAGAIN.
@@ -124,8 +131,9 @@ impl Replicate {
         lockees: &[Lockee],
         children: Mask,
     ) -> Locked {
+        let since = self.view();
         let tried = self.lock_step(context, domain, lockees, children, Step::Try).await;
-        self.settle(context, domain, lockees, children, tried).await
+        self.settle(context, domain, lockees, since, children, tried).await
     }
 
     /// Lets go of `lockees` on `children`.
@@ -156,6 +164,7 @@ impl Replicate {
         context: &Context,
         domain: &str,
         lockees: &[Lockee],
+        since: View,
         children: Mask,
         outcome: Vec<(usize, usize, Option<FopError>)>,
     ) -> Locked {
@@ -169,7 +178,7 @@ impl Replicate {
             .collect();
         self.unlock_some(context, domain, lockees, &partial).await;
         let error = outcome.into_iter().filter_map(|(_, _, error)| error).min_by_key(|error| error.errno == ENOTCONN);
-        Locked { on, error }
+        Locked { on, since, error }
     }
 
     async fn unlock_some(&self, context: &Context, domain: &str, lockees: &[Lockee], held: &[(usize, usize)]) {
@@ -180,7 +189,7 @@ impl Replicate {
                 if let Err(error) = target.submit(context, fop).await
                     && error.errno != ENOTCONN
                 {
-                    tracing::warn!(subvolume = %self.name, child, %error, "unlock failed");
+                    tracing::debug!(subvolume = %self.name, child, %error, "unlock failed");
                 }
             })
         });

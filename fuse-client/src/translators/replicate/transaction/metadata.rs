@@ -9,8 +9,8 @@ use ladrillo_translator::error::errno::EINVAL;
 use ladrillo_translator::fop::File;
 use ladrillo_translator::{Context, Fop, FopError, FopFuture, FopResult, Gfid};
 
-use super::lock::{Lockee, METADATA_START, lock_error};
-use super::postop::{PostOp, Target};
+use super::lock::{Locked, Lockee, METADATA_START, lock_error};
+use super::postop::{PostOp, Target, good_copies};
 use crate::translators::replicate::inode::Inode;
 use crate::translators::replicate::{Answer, Mask, Replicate, Segment};
 
@@ -40,16 +40,15 @@ impl Replicate {
         if readable.metadata.is_empty() {
             return Err(self.split_brain(&inode));
         }
-        let view = self.view();
         let own = self.root_context(inode.lock_owner);
         let lockees = [Lockee::Range { gfid, start: METADATA_START, len: 0 }];
-        let locked = self.lock_all(&own, &self.name, &lockees, view.up).await;
+        let locked = self.lock_all(&own, &self.name, &lockees, self.up()).await;
         let outcome = if self.has_quorum(locked.on) {
-            self.metadata_locked(context, &own, &fop, &inode, Target { gfid, file }, locked.on, answer).await
+            self.metadata_locked(context, &own, &fop, &inode, Target { gfid, file }, &locked, answer).await
         } else {
             Err(lock_error(self, &locked))
         };
-        self.unlock_all(&own, &self.name, &lockees, self.view().kept_since(&view, locked.on)).await;
+        self.unlock_all(&own, &self.name, &lockees, locked.on & self.up()).await;
         outcome
     }
 
@@ -61,18 +60,20 @@ impl Replicate {
         fop: &Fop,
         inode: &Inode,
         target: Target,
-        locked: Mask,
+        locked: &Locked,
         answer: &mut Answer,
     ) -> FopResult<()> {
-        let view = self.view();
-        let optimistic = locked == self.everyone();
-        let mut on = locked;
+        let optimistic = locked.on == self.everyone();
+        let mut on = locked.on;
+        let mut good = None;
         if !optimistic {
-            let (marked, _, replies) = self.mark_dirty(own, locked, target, Segment::Metadata, None).await;
+            let (marked, marks, replies) = self.mark_dirty(own, on, target, Segment::Metadata, None).await;
             on = marked;
-            if !self.has_quorum(marked) {
+            let unaccused = good_copies(&marks, Segment::Metadata);
+            good = Some(unaccused);
+            if !self.has_quorum(marked) || unaccused.is_empty() {
                 self.post_op(own, marked, target, PostOp::inode(Segment::Metadata, Mask::NONE, -1)).await;
-                return Err(self.weigh_errors(&replies));
+                return Err(if unaccused.is_empty() { self.split_brain(inode) } else { self.weigh_errors(&replies) });
             }
         }
         if let Some(file) = &target.file {
@@ -80,12 +81,16 @@ impl Replicate {
         }
         let dirtied = if optimistic { 0 } else { 1 };
         let replies = self.send_all(on, context, fop).await;
-        let verdict = self.verdict(&replies, self.view().kept_since(&view, on));
+        let verdict = self.verdict(&replies, self.view().kept_since(&locked.since, on));
         if verdict.refused {
             self.post_op(own, on, target, PostOp::inode(Segment::Metadata, Mask::NONE, -dirtied)).await;
             return Err(self.weigh_errors(&replies));
         }
-        if !self.has_quorum(verdict.done) {
+        if good.is_none() && verdict.done != self.everyone() {
+            good = Some(self.read_good_copies(own, verdict.done, target, Segment::Metadata).await);
+        }
+        let has_good = good.is_none_or(|good| !(good & verdict.done).is_empty());
+        if !self.has_quorum(verdict.done) || !has_good {
             // Too few have it: say so on them, for the healer; accuse nobody.
             self.post_op(own, verdict.done, target, PostOp::inode(Segment::Metadata, Mask::NONE, 1 - dirtied)).await;
             inode.distrust();

@@ -55,14 +55,29 @@ impl Replicate {
     ) -> (Mask, Vec<(usize, Marks)>, Vec<ChildReply>) {
         let xattrs = self.settings.keys.xattrop(Mask::NONE, Changelog::default(), Some(Changelog::of(segment, 1)));
         let replies = self.xattrop(context, children, target, xattrs, self.entry_key(ENTRY_IN, entry)).await;
-        let marks = replies
-            .iter()
-            .filter_map(|(child, reply)| match reply {
-                Ok(Reply::Xattrs { xattrs, .. }) => Some((*child, self.settings.keys.parse(xattrs))),
-                _ => None,
-            })
-            .collect();
+        let marks = self.marks_in(&replies);
         (successes(&replies), marks, replies)
+    }
+
+    /// Of `children`, the copies that none of them accuses in `segment`.
+    pub(crate) async fn read_good_copies(
+        &self,
+        context: &Context,
+        children: Mask,
+        target: Target,
+        segment: Segment,
+    ) -> Mask {
+        let nothing = self.settings.keys.xattrop(Mask::NONE, Changelog::default(), None);
+        let replies = self.xattrop(context, children, target, nothing, Dict::new()).await;
+        good_copies(&self.marks_in(&replies), segment)
+    }
+
+    fn marks_in(&self, replies: &[ChildReply]) -> Vec<(usize, Marks)> {
+        let parse = |reply: &ChildReply| match reply {
+            (child, Ok(Reply::Xattrs { xattrs, .. })) => Some((*child, self.settings.keys.parse(xattrs))),
+            _ => None,
+        };
+        replies.iter().filter_map(parse).collect()
     }
 
     /// Takes the dirty mark back, `times` over, and accuses `missed` of one operation. Answers who has it.
@@ -97,6 +112,13 @@ impl Replicate {
         }
         xdata
     }
+}
+
+/// Copies that told their marks and are accused by none of those that did. An operation must reach one of them: they
+/// have all that was ever acknowledged, and whoever misses it is accused on a quorum.
+pub(crate) fn good_copies(marks: &[(usize, Marks)], segment: Segment) -> Mask {
+    let told: Mask = marks.iter().map(|(child, _)| *child).collect();
+    marks.iter().fold(told, |good, (_, marks)| good - marks.accused(segment))
 }
 
 /// What an entry's name index does with an operation's marks.

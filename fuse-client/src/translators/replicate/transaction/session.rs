@@ -14,7 +14,7 @@ use ladrillo_translator::fop::File;
 use ladrillo_translator::{Context, Dict, FdId, Fop, FopError, FopResult, Gfid, Value};
 
 use super::lock::{Lockee, lock_error};
-use super::postop::{PostOp, Target};
+use super::postop::{PostOp, Target, good_copies};
 use crate::translators::replicate::children::View;
 use crate::translators::replicate::fops::successes;
 use crate::translators::replicate::inode::Inode;
@@ -219,10 +219,10 @@ impl Replicate {
         let opened = self.lock_and_mark(inode, &context, &view, file).await;
         let mut session = inode.session.lock();
         let outcome = match opened {
-            Ok((on, good)) => {
+            Ok((on, good, since)) => {
                 session.phase = Phase::Held;
                 session.number += 1;
-                session.began = view;
+                session.began = View { generation: view.generation, ..since };
                 session.on = on;
                 session.good = good;
                 session.failed = Mask::NONE;
@@ -251,7 +251,7 @@ impl Replicate {
         context: &Context,
         view: &View,
         file: Option<File>,
-    ) -> FopResult<(Mask, Mask)> {
+    ) -> FopResult<(Mask, Mask, View)> {
         if !self.has_quorum(view.up) {
             return Err(self.no_quorum());
         }
@@ -263,8 +263,7 @@ impl Replicate {
         }
         let target = Target { gfid: inode.gfid, file };
         let (marked, marks, replies) = self.mark_dirty(context, locked.on, target, Segment::Data, None).await;
-        let accused = marks.iter().fold(Mask::NONE, |all, (_, marks)| all | marks.accused(Segment::Data));
-        let good = marked - accused;
+        let good = good_copies(&marks, Segment::Data);
         let problem = if !self.has_quorum(marked) {
             Some(self.weigh_errors(&replies))
         } else if good.is_empty() {
@@ -275,7 +274,7 @@ impl Replicate {
         let Some(problem) = problem else {
             // Those that could not be marked take no part; the others accuse them with the first write.
             self.unlock_all(context, &self.name, &whole, locked.on - marked).await;
-            return Ok((marked, good));
+            return Ok((marked, good, locked.since));
         };
         // Nothing was written: the marks can go.
         self.post_op(context, marked, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
