@@ -62,10 +62,14 @@ impl Healer {
         let judge = self.judge_entries(&look);
         tracing::info!(%gfid, ?judge, "healing a directory");
         let everyone = self.replicate.everyone();
+        let dirty = |child: usize| look.marks.get(child).is_some_and(|marks| marks.dirty.get(Segment::Entry) != 0);
         let listed = match judge {
-            // What the sinks have is taken away where wrong, what a source has is brought.
-            Judge::Sources(sources, sinks) => sinks | sources.first().map(Mask::only).unwrap_or_default(),
-            Judge::Merge => everyone,
+            // What the sinks have is taken away where wrong, what a source has is brought. Sources on which something
+            // was under way may differ: all are asked.
+            Judge::Sources(sources, sinks) if !sources.iter().any(dirty) => {
+                sinks | sources.first().map(Mask::only).unwrap_or_default()
+            }
+            _ => everyone,
         };
         let mut done: HashSet<Name> = HashSet::new();
         let mut worst = NameOutcome::Agreed;
@@ -241,9 +245,11 @@ impl Healer {
             }
             return Ok(worst);
         };
-        let by_quorum = self.replicate.settings.quorum.met(
-            holders.iter().filter(|child| at(*child).map(identity_of) == Some(identity_of(&truth))).collect(),
-        );
+        let by_quorum = self
+            .replicate
+            .settings
+            .quorum
+            .met(holders.iter().filter(|child| at(*child).map(identity_of) == Some(identity_of(&truth))).collect());
         if truth.is_dir() && !by_quorum && self.lives_on(context, &truth, self.replicate.everyone() - holders).await? {
             // A rename that ended half way: a directory has one name, the one that most have. It goes back there.
             for child in holders.iter() {
@@ -291,9 +297,7 @@ impl Healer {
         let says = |child: usize| seen.get(child).map(identity).unwrap_or_default();
         let everyone = self.replicate.everyone();
         let alike = |child: usize, among: Mask| among.iter().filter(|other| says(*other) == says(child)).count();
-        let is_dirty = |child: usize| {
-            parent.marks.get(child).is_some_and(|marks| marks.dirty.get(Segment::Entry) != 0)
-        };
+        let is_dirty = |child: usize| parent.marks.get(child).is_some_and(|marks| marks.dirty.get(Segment::Entry) != 0);
         let holders: Mask = trusted.iter().filter(|child| says(*child).is_some()).collect();
         match (trusted.first(), holders.first()) {
             (Some(_), None) => return Some(None),

@@ -117,6 +117,7 @@ impl Replicate {
         if let Some(event) = tell {
             self.tell_parent(event);
         }
+        self.end_sessions_soon();
         if up {
             self.find_out_whether_local(child);
         }
