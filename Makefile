@@ -40,13 +40,13 @@ build:
 release:
 	$(CARGO) build $(CARGO_FLAGS) --workspace --bins --release
 
-demo: build
+demo: setup build
 	tools/demo
 
-test:
+test: setup
 	tools/run-rungs $(RUNGS)
 
-test-full:
+test-full: setup
 	ROUNDS=20 SEEDS=5000 FUZZ_SECONDS=120 tools/run-rungs $(RUNGS)
 
 lint:
