@@ -229,35 +229,47 @@ fn mask_numbers(line: &str) -> String {
     line.to_owned()
 }
 
-/// Self-heal daemons of other machines are listed as their answers come in: put in order of name.
+/// Peers, and the self-heal daemons of other machines, are listed in no order to rely on: put in order of name.
 fn in_order(text: &str) -> String {
-    let key = |block: &[&str]| {
-        let path =
-            block.iter().find_map(|l| l.trim().strip_prefix("<path>").or(l.strip_prefix("Self-heal Daemon on ")));
-        path.filter(|p| !p.starts_with("localhost")).unwrap_or_default().to_owned()
-    };
     let lines: Vec<&str> = text.lines().collect();
-    let (mut out, mut blocks, mut at): (Vec<&str>, Vec<&[&str]>, usize) = (Vec::new(), Vec::new(), 0);
+    let (mut out, mut blocks, mut at) = (String::new(), Vec::new(), 0);
     while at < lines.len() {
-        let line = lines[at];
-        let length = if line.trim() == "<node>" {
-            lines[at..].iter().position(|l| l.trim() == "</node>").map_or(1, |end| end + 1)
-        } else {
-            1
+        let until = |end: &str| lines[at..].iter().position(|l| l.trim() == end).map_or(1, |last| last + 1);
+        let length = match lines[at].trim() {
+            "<node>" => until("</node>"),
+            "<peer>" => until("</peer>"),
+            "" if lines.get(at + 1).is_some_and(|l| l.starts_with("Hostname: ")) => 4.min(lines.len() - at),
+            _ => 1,
         };
-        let block = &lines[at..at + length];
-        if block.iter().any(|l| l.contains("Self-heal Daemon")) {
-            blocks.push(block);
-        } else {
-            blocks.sort_by_key(|b| key(b));
-            out.extend(blocks.drain(..).flatten().copied());
-            out.extend(block);
+        let block = lines[at..at + length].join("\n") + "\n";
+        match sort_key(&block) {
+            Some(key) => blocks.push((key, block)),
+            None => {
+                blocks.sort();
+                out.extend(blocks.drain(..).map(|(_, block)| block));
+                out += &block;
+            }
         }
         at += length;
     }
-    blocks.sort_by_key(|b| key(b));
-    out.extend(blocks.drain(..).flatten().copied());
-    out.join("\n") + if text.ends_with('\n') { "\n" } else { "" }
+    blocks.sort();
+    out.extend(blocks.drain(..).map(|(_, block)| block));
+    if text.ends_with('\n') { out } else { out.trim_end_matches('\n').to_owned() }
+}
+
+/// What a block of lines is put in order by, if it is one of those.
+fn sort_key(block: &str) -> Option<String> {
+    let after = |tag: &str, end: &str| block.split_once(tag)?.1.split(end).next().map(|name| name.trim().to_owned());
+    if block.contains("Self-heal Daemon") {
+        // The machine that answers comes first among these...
+        let name = after("<path>", "<").or_else(|| after("Self-heal Daemon on ", " "));
+        return name.map(|n| if n == "localhost" { String::new() } else { n });
+    }
+    let pool = block.starts_with("UUID-").then(|| block.split('\t').nth(1).map(|n| n.trim().to_owned())).flatten();
+    let peer = block.trim_start().starts_with("<peer>").then(|| after("<hostname>", "<")).flatten();
+    // ...and last among those.
+    let name = pool.or(peer).or_else(|| after("Hostname: ", "\n"))?;
+    Some(if name == "localhost" { "~".to_owned() } else { name })
 }
 
 fn run() -> String {
@@ -266,6 +278,10 @@ fn run() -> String {
         node.start_glusterd();
     }
     let mut masks = Masks::default();
+    // Known from the start, so that numbers do not depend on who is listed first.
+    for node in cluster.servers() {
+        masks.apply(&node.sh("gluster system:: uuid get").must().stdout);
+    }
     let mut transcript = String::new();
     for (on, command) in COMMANDS {
         let node = cluster.node(*on);

@@ -131,7 +131,7 @@ impl Session<'_> {
         let message = format!("{what}: not supported yet");
         if self.options.xml {
             // EOPNOTSUPP.
-            self.console.write(&xml::Document::new(-1, 95, &message).finish());
+            self.console.write(xml::Document::new(-1, 95, &message).finish());
         }
         self.console.err(message);
         -1

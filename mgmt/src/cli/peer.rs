@@ -64,7 +64,7 @@ fn report(session: &mut Session, what: &str, outcome: Outcome) -> Status {
             0
         }
         Err(failure) if session.options.xml => {
-            session.console.write(&xml::failure(&failure).finish());
+            session.console.write(xml::failure(&failure).finish());
             0
         }
         Err(failure) => {
@@ -99,7 +99,7 @@ fn list(session: &mut Session, pattern: &str, words: &[String], what: &str, requ
             0
         }
         Ok(Err(failure)) if session.options.xml => {
-            session.console.write(&xml::failure(&failure).finish());
+            session.console.write(xml::failure(&failure).finish());
             0
         }
         Ok(outcome) => {

@@ -41,7 +41,11 @@ fn report(
             session.console.out(format_args!("{what}: {name}: {success}"));
             0
         }
-        Err(failure) if session.options.xml => {
+        Err(mut failure) if session.options.xml => {
+            if element == "volCreate" {
+                // GlusterFS fills in no errno for this one command.
+                failure.op_errno = 0;
+            }
             session.console.write(xml::failure(&failure).finish());
             0
         }

@@ -2,8 +2,9 @@
 
 use quick_xml::escape::partial_escape;
 
+use super::heal::Backlog;
 use super::text::{volume_state, volume_type};
-use crate::api::{Failure, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
+use crate::api::{BrickInfo, Failure, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
 
 /// A `<cliOutput>` being written.
 pub(super) struct Document {
@@ -23,11 +24,19 @@ fn escaped(text: &str) -> String {
 impl Document {
     /// Begins with how the command went.
     pub(super) fn new(op_ret: i32, op_errno: i32, message: &str) -> Document {
+        Document::begin().text("opRet", op_ret).text("opErrno", op_errno).text("opErrstr", message)
+    }
+
+    fn begin() -> Document {
         let text = "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"yes\"?>\n<cliOutput>".to_owned();
         Document { text, open: vec!["cliOutput"], empty: false }
-            .text("opRet", op_ret)
-            .text("opErrno", op_errno)
-            .text("opErrstr", message)
+    }
+
+    /// `<name attribute="value">`
+    fn open_with(mut self, name: &'static str, attribute: &'static str, value: &str) -> Document {
+        self = self.open(name);
+        self.text += &format!(" {attribute}=\"{}\"", escaped(value).replace('"', "&quot;"));
+        self
     }
 
     fn line(&mut self) {
@@ -94,9 +103,12 @@ impl Document {
     }
 }
 
-/// A failure, ready for what a command adds.
+/// GlusterFS's errno for what glusterd refuses (`EG_INTRNL`), whatever the reason.
+const REFUSED: i32 = 30800;
+
+/// A failure, ready for what a command adds. Scripts see GlusterFS's number; the reason is in the words.
 pub(super) fn failure(failure: &Failure) -> Document {
-    Document::new(failure.op_ret, failure.op_errno, &failure.message)
+    Document::new(failure.op_ret, if failure.op_errno == 0 { 0 } else { REFUSED }, &failure.message)
 }
 
 /// `peer status`, `pool list`
@@ -238,6 +250,27 @@ pub(super) fn options(options: &[(String, String)]) -> String {
         .text("count", options.len())
         .each(options, |d, (name, value)| d.open("Opt").text("Option", name).text("Value", value).close())
         .finish()
+}
+
+/// `volume heal V info`: here, and only here, how it went stands last.
+pub(super) fn heal_info(bricks: &[Backlog], hosts: &[BrickInfo]) -> String {
+    let mut document = Document::begin().open("healInfo").open("bricks");
+    for brick in bricks {
+        let host = hosts.iter().find(|h| format!("{}:{}", h.host, h.path) == brick.name);
+        // A brick that is not connected has no host to name either.
+        let uuid = host.filter(|_| brick.status == "Connected").map_or("-", |h| h.host_uuid.as_str());
+        document = document.open_with("brick", "hostUuid", uuid).text("name", &brick.name);
+        for file in &brick.files {
+            let gfid = file.strip_prefix("<gfid:").and_then(|g| g.split('>').next()).unwrap_or_default();
+            document = document.raw(&format!("<file gfid=\"{}\">{}</file>", escaped(gfid), escaped(file)));
+        }
+        document = document.text("status", &brick.status);
+        for (name, value) in &brick.counts {
+            document = document.text(name, value);
+        }
+        document = document.close();
+    }
+    document.close().close().text("opRet", 0).text("opErrno", 0).text("opErrstr", "").finish()
 }
 
 /// `cliOp` and `output`, of the commands whose answer is a sentence.
