@@ -285,12 +285,14 @@ pub struct Ear {
     state: Mutex<EarState>,
 }
 
+type Listener = Box<dyn Fn(&Event) + Send + Sync>;
+
 #[derive(Default)]
 struct EarState {
     up: bool,
     heard: Heard,
     waiting: Vec<std::task::Waker>,
-    listeners: Vec<Box<dyn Fn(&Event) + Send + Sync>>,
+    listeners: Vec<Listener>,
 }
 
 /// What was heard of the volume first.

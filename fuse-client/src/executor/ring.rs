@@ -205,8 +205,7 @@ impl Ring {
         loop {
             let completion = {
                 let mut ring = self.ring.borrow_mut();
-                let completion = ring.completion().next();
-                completion
+                ring.completion().next()
             };
             let Some(completion) = completion else { return };
             match completion.user_data() {

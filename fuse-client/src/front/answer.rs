@@ -109,6 +109,11 @@ impl Encoder {
         self.0.into()
     }
 
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// How many bytes were written.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -248,16 +253,10 @@ pub fn xattr(value: Bytes, room_bytes: u32) -> Answer {
     }
 }
 
-/// FOPEN_* bits for a file opened with `flags`.
-pub fn open_flags(flags: u32, direct_io: super::DirectIo, keep_cache: bool) -> u32 {
-    let direct = match direct_io {
-        super::DirectIo::Always => true,
-        super::DirectIo::Never | super::DirectIo::Auto => false,
-    };
-    // O_DIRECT itself is the kernel's business: it then bypasses the cache by itself.
-    let _ = flags;
+/// FOPEN_* bits of an open file. (With O_DIRECT the kernel bypasses its cache by itself.)
+pub fn open_flags(direct_io: super::DirectIo, keep_cache: bool) -> u32 {
     let mut bits = 0;
-    if direct {
+    if direct_io == super::DirectIo::Always {
         bits |= abi::FOPEN_DIRECT_IO | abi::FOPEN_PARALLEL_DIRECT_WRITES;
     }
     if keep_cache {

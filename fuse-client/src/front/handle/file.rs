@@ -20,7 +20,7 @@ impl Request<'_> {
         let fh = self.front.files.insert(OpenFile { gfid, fd, flags });
         self.front.inodes.opened(gfid, fd);
         let options = &self.front.options;
-        let open_flags = answer::open_flags(flags, options.direct_io, options.keep_cache);
+        let open_flags = answer::open_flags(options.direct_io, options.keep_cache);
         let (front, header) = (self.front.clone(), *self.header);
         let undo = Box::new(move || Request { front: &front, header: &header }.close(fh));
         Ok(Answer::Body { parts: vec![answer::opened(fh, open_flags)], undo: Some(undo) })
