@@ -1,5 +1,8 @@
 //! `protocol/client` against a brick of GlusterFS 10 (`glusterfsd`, where it is installed): every procedure on the
 //! real wire. Needs root (bricks keep `trusted.*` xattrs); says so and does nothing elsewhere.
+//!
+//! `BRICK_PROGRAM=path cargo test --test stock_brick -- --test-threads 1` asks another program the same, over TCP port
+//! 49152 of 127.0.0.1: use a network namespace of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,6 +21,12 @@ use ladrillo_translator::{
 };
 
 const GLUSTERFSD: &str = "/usr/sbin/glusterfsd";
+const TCP_PORT: u16 = 49152;
+
+/// The brick program to try instead of the stock one.
+fn other_program() -> Option<PathBuf> {
+    std::env::var_os("BRICK_PROGRAM").map(PathBuf::from)
+}
 
 /// A stock brick on a unix socket in a directory of its own; gone with this.
 struct StockBrick {
@@ -28,7 +37,7 @@ struct StockBrick {
 impl StockBrick {
     fn new(name: &str) -> Option<StockBrick> {
         let root = rustix::process::geteuid().is_root();
-        if !root || !Path::new(GLUSTERFSD).exists() {
+        if !root || (other_program().is_none() && !Path::new(GLUSTERFSD).exists()) {
             eprintln!("skipped: needs root and {GLUSTERFSD}");
             return None;
         }
@@ -45,6 +54,10 @@ impl StockBrick {
 
     fn volfile(&self) -> String {
         let (store, socket) = (self.path("brick"), self.path("brick.socket"));
+        let transport = match other_program() {
+            Some(_) => format!("option transport-type tcp\n option transport.socket.listen-port {TCP_PORT}\n"),
+            None => format!("option transport-type unix\n option transport.socket.listen-path {}\n", socket.display()),
+        };
         format!(
             "volume b-posix\n type storage/posix\n option directory {store}\nend-volume\n\
              volume b-locks\n type features/locks\n option notify-contention yes\n option notify-contention-delay 0\n \
@@ -52,18 +65,16 @@ impl StockBrick {
              volume b-index\n type features/index\n option index-base {store}/.glusterfs/indices\n \
              option xattrop64-watchlist trusted.afr.dirty\n subvolumes b-locks\nend-volume\n\
              volume /brick\n type debug/io-stats\n subvolumes b-index\nend-volume\n\
-             volume b-server\n type protocol/server\n option transport-type unix\n \
-             option transport.socket.listen-path {socket}\n option auth.addr./brick.allow *\n \
+             volume b-server\n type protocol/server\n {transport} option auth.addr./brick.allow *\n \
              option auth-path /brick\n subvolumes /brick\nend-volume\n",
             store = store.display(),
-            socket = socket.display(),
         )
     }
 
     fn start(&mut self) {
         let socket = self.path("brick.socket");
         let _ = std::fs::remove_file(&socket);
-        let child = Command::new(GLUSTERFSD)
+        let child = Command::new(other_program().unwrap_or_else(|| GLUSTERFSD.into()))
             .arg("-N")
             .arg("-f")
             .arg(self.path("brick.vol"))
@@ -77,7 +88,11 @@ impl StockBrick {
             .unwrap();
         self.process = Some(child);
         let start = Instant::now();
-        while !socket.exists() {
+        let listens = || match other_program() {
+            Some(_) => std::net::TcpStream::connect(("127.0.0.1", TCP_PORT)).is_ok(),
+            None => socket.exists(),
+        };
+        while !listens() {
             assert!(start.elapsed() < Duration::from_secs(20), "glusterfsd did not come up:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -137,11 +152,14 @@ struct Peer {
 
 impl Peer {
     async fn connect(brick: &StockBrick, owner: u64) -> Peer {
-        let options = Options::new()
-            .with("transport-type", "unix")
-            .with("transport.socket.connect-path", brick.path("brick.socket").display().to_string())
-            .with("remote-subvolume", "/brick")
-            .with("process-name", "test");
+        let options = match other_program() {
+            Some(_) => Options::new().with("remote-host", "127.0.0.1").with("remote-port", TCP_PORT.to_string()),
+            None => Options::new()
+                .with("transport-type", "unix")
+                .with("transport.socket.connect-path", brick.path("brick.socket").display().to_string()),
+        }
+        .with("remote-subvolume", "/brick")
+        .with("process-name", "test");
         let client = Client::new("b-client-0", &options, Arc::new(RingRuntime::new()), Arc::new(TcpConnector)).unwrap();
         let events = Arc::new(Listening::default());
         let parent: Weak<dyn Parent> = Arc::downgrade(&(events.clone() as Arc<dyn Parent>));
