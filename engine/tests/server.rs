@@ -1,0 +1,334 @@
+//! A brick's server and its clients, over real sockets: what nonsense gets, and what stays when a client goes.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ladrillo_engine::daemon::rpc::{Client, Glusterd};
+use ladrillo_engine::graph::Graph;
+use ladrillo_engine::runtime::{GlommioRuntime, Pool};
+use ladrillo_engine::server::{Server, ServerConfig};
+use ladrillo_translator::error::errno;
+use ladrillo_translator::fop::{Entry, File, Flock, LockCmd, LockType};
+use ladrillo_translator::volfile::{Node, Volfile};
+use ladrillo_translator::{Dict, FdId, Fop, FopKind, FopResult, Gfid, LockOwner, Payload, Reply, Value};
+use ladrillo_transport::program::{callback, dump, fop4, handshake};
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Brick {
+    server: Option<Server>,
+    path: PathBuf,
+    address: SocketAddr,
+}
+
+impl Drop for Brick {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A brick that serves, or `None` (said aloud) without the rights for it.
+fn brick() -> Option<Brick> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: trusted xattrs need root");
+        return None;
+    }
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("ladrillo-server-{}-{n}", std::process::id()));
+    std::fs::create_dir_all(&path).unwrap();
+    let volfile = Volfile {
+        nodes: vec![
+            Node::new("posix", "storage/posix").option("directory", path.to_str().unwrap()),
+            Node::new("locks", "features/locks").over(["posix"]),
+            Node::new("brick", "debug/io-stats").over(["locks"]),
+            Node::new("server", "protocol/server").option("auth.addr.brick.allow", "127.0.0.1").over(["brick"]),
+        ],
+    };
+    let graph = Arc::new(Graph::build(&volfile, Arc::new(Pool), Arc::new(GlommioRuntime::default())).unwrap());
+    let config = ServerConfig { addresses: vec!["127.0.0.1:0".parse().unwrap()], executors: 2 };
+    let server = Server::start(graph, &config).unwrap();
+    let address = server.local[0];
+    Some(Brick { server: Some(server), path, address })
+}
+
+impl Brick {
+    fn connect(&self) -> Client {
+        Client::connect(&Glusterd::Tcp("127.0.0.1".to_owned(), self.address.port()), PATIENCE).unwrap()
+    }
+
+    /// A client with a session.
+    fn client(&self, uid: &str) -> Client {
+        let mut client = self.connect();
+        let answer = set_volume(&mut client, uid, "brick", i64::from(fop4::PROGRAM));
+        assert_eq!((answer.op_ret, answer.dict.text("ERROR")), (0, Some("Success")), "{answer:?}");
+        client
+    }
+
+    fn clients(&self) -> usize {
+        self.server.as_ref().unwrap().client_count()
+    }
+
+    /// The brick still serves others.
+    fn check_alive(&self) {
+        let mut client = self.client("witness");
+        let reply = call(&mut client, Fop::Stat { gfid: Gfid::ROOT, xdata: Dict::new() }).unwrap();
+        assert!(matches!(reply.0, Reply::Iatt { iatt, .. } if iatt.is_dir()));
+    }
+}
+
+fn set_volume(client: &mut Client, uid: &str, subvolume: &str, version: i64) -> handshake::Answer {
+    let mut dict = Dict::new();
+    dict.set_str("remote-subvolume", subvolume.to_owned());
+    dict.set_str("process-uuid", uid.to_owned());
+    dict.set_int("fops-version", version);
+    let body = handshake::Setvolume { dict }.encode();
+    let reply = client.call(handshake::PROGRAM, handshake::VERSION, handshake::PROC_SETVOLUME, body).unwrap();
+    handshake::Answer::decode(reply).unwrap()
+}
+
+fn call(client: &mut Client, fop: Fop) -> FopResult<(Reply, Option<FdId>)> {
+    let kind = fop.kind();
+    let (procedure, body) = fop4::encode_request(&fop).unwrap();
+    let reply = client.call(fop4::PROGRAM, fop4::VERSION, procedure, body).unwrap();
+    let (result, opened) = fop4::decode_reply(kind, reply).unwrap();
+    result.map(|reply| (reply, opened))
+}
+
+fn create(client: &mut Client, name: &'static str) -> (Gfid, FdId) {
+    let gfid = Gfid::random();
+    let fop = Fop::Create {
+        entry: Entry { parent: Gfid::ROOT, name: Bytes::from_static(name.as_bytes()) },
+        flags: 2,
+        mode: 0o644,
+        umask: 0,
+        fd: FdId(0),
+        xdata: Dict::new().with("gfid-req", Value::Gfid(gfid)),
+    };
+    let (_, fd) = call(client, fop).unwrap();
+    (gfid, fd.expect("a descriptor"))
+}
+
+fn inodelk(gfid: Gfid, cmd: LockCmd, kind: LockType) -> Fop {
+    let flock = Flock { kind, whence: 0, start: 0, len: 0, pid: 1, owner: LockOwner::default() };
+    Fop::Inodelk { gfid, domain: Bytes::from_static(b"domain"), cmd, flock, xdata: Dict::new() }
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends raw bytes and tells whether the brick closed the connection without a word.
+fn is_cut_off(brick: &Brick, bytes: &[u8]) -> bool {
+    let mut stream = TcpStream::connect(brick.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = stream.write_all(bytes);
+    let mut answer = [0; 64];
+    match stream.read(&mut answer) {
+        Ok(0) => true,
+        Err(e) => e.kind() == std::io::ErrorKind::ConnectionReset,
+        Ok(_) => false,
+    }
+}
+
+#[test]
+fn nonsense_is_refused_and_nobody_else_notices() {
+    let Some(brick) = brick() else { return };
+    // A record of 2 GiB; one that is no RPC; one of another RPC version; a reply nobody waits for, cut short.
+    assert!(is_cut_off(&brick, &0xffff_ffffu32.to_be_bytes()));
+    assert!(is_cut_off(&brick, b"GET / HTTP/1.1\r\nHost: brick\r\n\r\n"));
+    let mut other_version = 0x8000_0028u32.to_be_bytes().to_vec();
+    for word in [1u32, 0, 3, fop4::PROGRAM, fop4::VERSION, 1, 0, 0, 0, 0] {
+        other_version.extend_from_slice(&word.to_be_bytes());
+    }
+    assert!(is_cut_off(&brick, &other_version));
+    let mut short = 0x8000_0008u32.to_be_bytes().to_vec();
+    short.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0]);
+    assert!(is_cut_off(&brick, &short));
+
+    // Well-formed calls of what is not there get RPC's own answers, and the connection stays.
+    let mut client = brick.connect();
+    let empty = ladrillo_transport::Message::default;
+    for (program, version, procedure, expected) in [
+        (999, 1, 1, "ProgUnavail"),
+        (fop4::PROGRAM, 7, 1, "ProgMismatch"),
+        (dump::PROGRAM, dump::VERSION, 99, "ProcUnavail"),
+        (handshake::PROGRAM, handshake::VERSION, 77, "ProcUnavail"),
+        (handshake::PROGRAM, handshake::VERSION, handshake::PROC_SETVOLUME, "GarbageArgs"),
+        (fop4::PROGRAM, fop4::VERSION, 27, "DeniedAuth"),
+    ] {
+        let error = client.call(program, version, procedure, empty()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{program} {version} {procedure}: {error}");
+    }
+    let mut client = brick.client("one");
+    for (procedure, expected) in [(27, "GarbageArgs"), (500, "ProcUnavail")] {
+        let error = client.call(fop4::PROGRAM, fop4::VERSION, procedure, empty()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{procedure}: {error}");
+    }
+    // Every procedure with arguments of every kind of wrong length or content.
+    for procedure in 1..60u32 {
+        if FopKind::from_procedure(procedure).is_none() {
+            continue;
+        }
+        for filler in [0x00u8, 0xff, 0x41] {
+            for length in [4usize, 16, 20, 64, 400] {
+                let body = ladrillo_transport::Message { header: vec![filler; length].into(), ..empty() };
+                // Any answer will do; none, or a panic behind it, will not.
+                let _ = client.call(fop4::PROGRAM, fop4::VERSION, procedure, body).map_err(|e| {
+                    assert!(e.to_string().contains("refused"), "procedure {procedure}: {e}");
+                });
+            }
+        }
+    }
+    let program = client.call(dump::PROGRAM, dump::VERSION, dump::PROC_DUMP, dump::encode_request()).unwrap();
+    assert!(dump::Reply::decode(program).unwrap().has(fop4::PROGRAM, fop4::VERSION));
+    let file = File { gfid: Gfid::ROOT, fd: Some(FdId(12345)) };
+    assert_eq!(call(&mut client, Fop::Fstat { file, xdata: Dict::new() }).unwrap_err().errno, errno::EBADF);
+    brick.check_alive();
+}
+
+#[test]
+fn only_those_the_volfile_admits_get_in() {
+    let Some(brick) = brick() else { return };
+    let version = i64::from(fop4::PROGRAM);
+    for (subvolume, version, expected) in
+        [("other", version, errno::ENOENT), ("brick", 1298438, errno::EINVAL), ("", version, errno::ENOENT)]
+    {
+        let mut client = brick.connect();
+        let answer = set_volume(&mut client, "x", subvolume, version);
+        assert_eq!((answer.op_ret, answer.op_errno), (-1, expected), "{answer:?}");
+        assert!(answer.dict.text("ERROR").is_some_and(|e| !e.is_empty()));
+        // Refused is refused: no fop gets through.
+        let (procedure, body) = fop4::encode_request(&Fop::Stat { gfid: Gfid::ROOT, xdata: Dict::new() }).unwrap();
+        assert!(client.call(fop4::PROGRAM, fop4::VERSION, procedure, body).is_err());
+    }
+    assert_eq!(brick.clients(), 0);
+}
+
+#[test]
+fn what_a_client_held_goes_with_its_last_connection() {
+    let Some(brick) = brick() else { return };
+    let mut first = brick.client("holder");
+    let second = brick.client("holder");
+    assert_eq!(brick.clients(), 1, "two connections, one client");
+    let (gfid, fd) = create(&mut first, "f");
+    call(&mut first, inodelk(gfid, LockCmd::Set, LockType::Write)).unwrap();
+    let unlink = Fop::Unlink {
+        entry: Entry { parent: Gfid::ROOT, name: Bytes::from_static(b"f") },
+        flags: 0,
+        xdata: Dict::new(),
+    };
+    call(&mut first, unlink).unwrap();
+    let aside = brick.path.join(".glusterfs/unlink").join(gfid.to_string());
+    assert!(aside.exists());
+
+    let mut other = brick.client("other");
+    assert_eq!(call(&mut other, inodelk(gfid, LockCmd::Set, LockType::Write)).unwrap_err().errno, errno::EAGAIN);
+    drop(first);
+    // The other connection of the same client keeps all of it.
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(aside.exists());
+    assert_eq!(call(&mut other, inodelk(gfid, LockCmd::Set, LockType::Write)).unwrap_err().errno, errno::EAGAIN);
+    let waiter = std::thread::spawn(move || {
+        let start = Instant::now();
+        call(&mut other, inodelk(gfid, LockCmd::SetWait, LockType::Write)).unwrap();
+        (start.elapsed(), other)
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    drop(second);
+    let (waited, mut other) = waiter.join().unwrap();
+    assert!(waited >= Duration::from_millis(250), "granted while it was held: {waited:?}");
+    until("the unlinked file is gone", || !aside.exists());
+    // A descriptor of the client that went means nothing to another.
+    let write = Fop::Write {
+        file: File { gfid, fd: Some(fd) },
+        offset: 0,
+        data: Payload::copy_from_slice(b"x"),
+        flags: 0,
+        xdata: Dict::new(),
+    };
+    assert_eq!(call(&mut other, write).unwrap_err().errno, errno::EBADF);
+    drop(other);
+    until("no client is left", || brick.clients() == 0);
+}
+
+#[test]
+fn a_holder_is_told_that_others_wait() {
+    let Some(brick) = brick() else { return };
+    let mut holder = brick.client("holder");
+    let (gfid, _) = create(&mut holder, "f");
+    call(&mut holder, inodelk(gfid, LockCmd::Set, LockType::Write)).unwrap();
+    let mut other = brick.client("other");
+    let waiter = std::thread::spawn(move || call(&mut other, inodelk(gfid, LockCmd::SetWait, LockType::Write)).is_ok());
+    let heard = holder.listen(PATIENCE).unwrap().expect("a callback");
+    assert_eq!(heard.0, callback::PROGRAM);
+    // A blocked lock of another stalls nobody: fops and PING go on.
+    call(&mut holder, Fop::Stat { gfid, xdata: Dict::new() }).unwrap();
+    let ping = ladrillo_transport::Message::default();
+    holder.call(dump::PROGRAM, dump::VERSION, dump::PROC_PING, ping).unwrap();
+    call(&mut holder, inodelk(gfid, LockCmd::Set, LockType::Unlock)).unwrap();
+    assert!(waiter.join().unwrap());
+}
+
+#[test]
+fn a_client_that_does_not_read_is_held_back_and_holds_nobody_back() {
+    let Some(brick) = brick() else { return };
+    let mut client = brick.client("writer");
+    let (gfid, fd) = create(&mut client, "big");
+    let data = Payload::copy_from_slice(&vec![7; 1 << 20]);
+    for n in 0..4u64 {
+        let file = File { gfid, fd: Some(fd) };
+        let fop = Fop::Write { file, offset: n << 20, data: data.clone(), flags: 0, xdata: Dict::new() };
+        call(&mut client, fop).unwrap();
+    }
+    let before = resident_bytes();
+    // 400 reads of 4 MiB, none of whose answers is taken.
+    let mut greedy = TcpStream::connect(brick.address).unwrap();
+    greedy.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let send = |stream: &mut TcpStream, xid: u32, program: u32, version: u32, procedure: u32, body: &[u8]| {
+        let credential = ladrillo_transport::credential::Credential::v2(&ladrillo_translator::Context::root());
+        let body = ladrillo_transport::Message { header: Bytes::copy_from_slice(body), ..Default::default() };
+        let call = ladrillo_transport::rpc::encode_call(xid, program, version, procedure, &credential, body).unwrap();
+        let mut record = ladrillo_transport::record::record_mark(call.len()).to_vec();
+        record.extend_from_slice(&call.header);
+        stream.write_all(&record)
+    };
+    let mut dict = Dict::new();
+    dict.set_str("remote-subvolume", "brick");
+    dict.set_str("process-uuid", "greedy");
+    dict.set_int("fops-version", i64::from(fop4::PROGRAM));
+    let body = handshake::Setvolume { dict }.encode().header;
+    send(&mut greedy, 1, handshake::PROGRAM, handshake::VERSION, handshake::PROC_SETVOLUME, &body).unwrap();
+    let read =
+        Fop::Read { file: File { gfid, fd: None }, offset: 0, size_bytes: 4 << 20, flags: 0, xdata: Dict::new() };
+    let (procedure, body) = fop4::encode_request(&read).unwrap();
+    for xid in 2..402 {
+        if send(&mut greedy, xid, fop4::PROGRAM, fop4::VERSION, procedure, &body.header).is_err() {
+            break;
+        }
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 300 << 20, "{} MiB are held for a client that does not read", grown >> 20);
+    let start = Instant::now();
+    brick.check_alive();
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+fn resident_bytes() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = text.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
