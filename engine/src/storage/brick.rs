@@ -287,17 +287,34 @@ impl Brick {
         Ok(self.inodes.insert(gfid, fd, kind))
     }
 
-    /// Makes sure that an inode found by name has its handle.
+    /// Makes sure that an inode found by name has its handle, and that a directory's handle leads somewhere: a crash may
+    /// have come between the steps of a creation or a rename. Looked at once for each inode in use.
     pub fn ensure_handle(&self, inode: &Inode, parent: Gfid, name: &[u8]) -> FopResult<()> {
+        if inode.handle_seen.load(Ordering::Relaxed) || inode.gfid.is_root() {
+            return Ok(());
+        }
         let path = handle_path(inode.gfid);
+        let what = || format!("handle of {}", inode.gfid);
         match rustix::fs::statat(&self.hidden, path.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => Ok(()),
+            Ok(_) if inode.kind == FileType::Directory => {
+                let link = rustix::fs::readlinkat(&self.hidden, path.as_str(), Vec::new()).explain(what)?;
+                // Another place may be right, too: heal has two directories of one gfid for a moment.
+                let stale = link.as_bytes() != directory_link(parent, name)
+                    && matches!(rustix::fs::statat(&self.hidden, path.as_str(), AtFlags::empty()), Err(Errno::NOENT));
+                if stale {
+                    tracing::info!(gfid = %inode.gfid, "the handle led nowhere: it follows the name");
+                    self.replace_directory_handle(inode.gfid, parent, name)?;
+                }
+            }
+            Ok(_) => {}
             Err(Errno::NOENT) => {
                 tracing::info!(gfid = %inode.gfid, "making the handle that was missing");
-                self.make_handle(inode.gfid, inode.kind, &inode.path, parent, name)
+                self.make_handle(inode.gfid, inode.kind, &inode.path, parent, name)?;
             }
-            Err(e) => Err(sys::failure(e, &format!("handle of {}", inode.gfid))),
+            Err(e) => return Err(sys::failure(e, &what())),
         }
+        inode.handle_seen.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn make_levels(&self, gfid: Gfid) -> Result<(), Errno> {

@@ -31,6 +31,8 @@ pub struct Inode {
     pub opens: AtomicU32,
     /// Its last name is gone; it lives in `.glusterfs/unlink` until the last descriptor is closed.
     pub unlinked: AtomicBool,
+    /// Its handle was looked at and is right.
+    pub handle_seen: AtomicBool,
     recently_used: AtomicBool,
 }
 
@@ -78,6 +80,7 @@ impl Inode {
             state: Mutex::default(),
             opens: AtomicU32::new(0),
             unlinked: AtomicBool::new(false),
+            handle_seen: AtomicBool::new(false),
             recently_used: AtomicBool::new(true),
         }
     }

@@ -270,6 +270,12 @@ fn what_a_crash_leaves_is_completed_by_a_lookup() {
     t.reopen();
     assert_eq!(t.stat(wanted).unwrap().nlink, 1);
     assert!(t.stat(dir).unwrap().is_dir());
+    // Between a directory's rename and its handle's.
+    std::fs::rename(t.path.join("d"), t.path.join("renamed")).unwrap();
+    t.reopen();
+    assert_eq!(t.stat(dir).unwrap_err().errno, errno::ENOENT);
+    assert_eq!(t.lookup(Gfid::ROOT, "renamed").unwrap().gfid, dir);
+    check_invariants_but_names(&t);
 }
 
 #[test]
@@ -453,6 +459,15 @@ fn landfill_is_emptied_and_what_moved_on_keeps_its_handle() {
     assert_eq!(t.stat(gone).unwrap_err().errno, errno::ENOENT);
     assert_eq!(t.stat(kept).unwrap().nlink, 1);
     check_invariants(&t);
+}
+
+/// Handles only: what was made behind the brick's back has no gfid2path.
+fn check_invariants_but_names(t: &TempBrick) {
+    for name in ["f", "renamed"] {
+        let gfid = Gfid::from_slice(&xattr(&t.path.join(name), GFID_KEY).unwrap()).unwrap();
+        let handle = t.path.join(".glusterfs").join(handle_path(gfid));
+        assert_eq!(handle.metadata().unwrap().ino(), t.path.join(name).metadata().unwrap().ino());
+    }
 }
 
 /// What must hold of every brick at rest (docs/brick-format.md): handles and names belong to each other, both ways.
