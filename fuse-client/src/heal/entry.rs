@@ -397,7 +397,7 @@ impl Healer {
             }
             (true, _) => Fop::Link { gfid, entry: entry.clone(), xdata: Dict::new() },
             (false, _) => {
-                self.accuse_newcomer(context, truth, child, have).await?;
+                self.accuse_newcomer(context, truth, child).await?;
                 self.birth(context, entry, truth, kind, have).await?
             }
         };
@@ -416,12 +416,19 @@ impl Healer {
         }
     }
 
-    /// Before `child` gets an empty copy: says on the good copies what it lacks, so that nobody takes it for good.
-    async fn accuse_newcomer(&self, context: &Context, truth: &Iatt, child: usize, have: Mask) -> HealResult<()> {
+    /// Before `child` gets an empty copy: says on all copies of the inode, under whatever name, what it lacks, so that
+    /// nobody takes it for good.
+    async fn accuse_newcomer(&self, context: &Context, truth: &Iatt, child: usize) -> HealResult<()> {
         let replicate = &self.replicate;
+        let mut holders = Mask::NONE;
+        for other in (replicate.everyone() - Mask::only(child)).iter() {
+            if self.exists_on(context, other, truth.gfid).await? {
+                holders.add(other);
+            }
+        }
         let log = Changelog::of_new_inode(truth.file_type(), replicate.settings.granular);
         let xattrs = replicate.settings.keys.xattrop(Mask::only(child), log, None);
-        let replies = replicate.xattrop(context, have, Target::inode(truth.gfid), xattrs, Dict::new()).await;
+        let replies = replicate.xattrop(context, holders, Target::inode(truth.gfid), xattrs, Dict::new()).await;
         match replies.into_iter().find_map(|(_, reply)| reply.err()) {
             Some(error) => Err(error.into()),
             None => Ok(()),
