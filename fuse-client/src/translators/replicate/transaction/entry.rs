@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ladrillo_translator::error::errno::{EINVAL, EIO, ENOTCONN, EPERM};
+use ladrillo_translator::error::errno::{EINVAL, EIO, ENOENT, ENOTCONN, EPERM};
 use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Context, Dict, FdId, FileType, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, Reply};
 
@@ -90,7 +90,11 @@ impl Replicate {
             return Err(FopError::new(EIO, format!("{}: no good copy of a directory is up", self.name)));
         }
         let replies = self.send_all(on, context, fop).await;
-        let verdict = self.verdict(&replies, self.view().kept_since(&locked.since, on));
+        let mut verdict = self.verdict(&replies, self.view().kept_since(&locked.since, on));
+        if matches!(fop, Fop::Unlink { .. } | Fop::Rmdir { .. }) && !verdict.done.is_empty() {
+            // A copy that has no such name is as it would be after the removal.
+            verdict.done |= without_name(&replies) & self.view().kept_since(&locked.since, on);
+        }
         if verdict.refused {
             self.entry_post_op(own, shape, on, Mask::NONE, -dirtied, Names::Leave).await;
             return Err(self.weigh_errors(&replies));
@@ -221,6 +225,12 @@ impl Replicate {
 fn parents(shape: &Shape) -> Vec<(Gfid, Bytes)> {
     // Both names of a rename within one directory are to be indexed, so that one is marked twice, as AFR does.
     shape.entries.iter().map(|entry| (entry.parent, entry.name.clone())).collect()
+}
+
+/// Children that refused with ENOENT.
+fn without_name(replies: &[ChildReply]) -> Mask {
+    let lacks = |reply: &ChildReply| matches!(reply, (_, Err(error)) if error.errno == ENOENT);
+    replies.iter().filter(|reply| lacks(reply)).map(|(child, _)| *child).collect()
 }
 
 fn new_iatt(replies: &[ChildReply], done: Mask) -> Option<Iatt> {
