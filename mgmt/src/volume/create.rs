@@ -1,7 +1,7 @@
 //! `volume create` and `volume delete`; and what a node checks and marks of directories that become bricks.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::XattrFlags;
@@ -320,11 +320,28 @@ fn check_marks(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Marks a directory as a brick of the volume.
+/// Marks a directory as a brick of the volume, and makes the directories in it that GlusterFS's bricks expect to find.
 ///
 /// # Errors
-/// That of setxattr, or that it is another volume's.
+/// That of setxattr or mkdir, or that it is another volume's.
 pub fn mark_brick(path: &str, id: Uuid) -> Result<(), Failure> {
+    set_mark(path, id)?;
+    for name in [".glusterfs", ".glusterfs/indices"] {
+        let directory = Path::new(path).join(name);
+        match std::fs::DirBuilder::new().mode(0o600).create(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Failure::new(
+                    error.raw_os_error().unwrap_or(libc::EIO),
+                    format!("Failed to create {}. Reason : {}", directory.display(), reason(&error)),
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn set_mark(path: &str, id: Uuid) -> Result<(), Failure> {
     let mut old = [0u8; 16];
     match rustix::fs::lgetxattr(path, VOLUME_ID, &mut old) {
         Ok(16) if old == *id.as_bytes() => return Ok(()),

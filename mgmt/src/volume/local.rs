@@ -158,6 +158,13 @@ impl Node {
         if !wanted {
             return Ok(());
         }
+        let count = volume.start_count;
+        if let Some((done, outcome)) = self.start_outcomes.borrow().get(&volume.id)
+            && *done >= count
+        {
+            // Whoever came first for this start, the command or the reconciler, did it for both.
+            return outcome.clone();
+        }
         let mut first_failure = Ok(());
         for brick in self.own_bricks(volume) {
             if let Err(failure) = self.start_brick(volume, brick).await {
@@ -167,7 +174,8 @@ impl Node {
                 }
             }
         }
-        let (id, count) = (volume.id, volume.start_count);
+        let id = volume.id;
+        self.start_outcomes.borrow_mut().insert(id, (count, first_failure.clone()));
         if let Err(error) = self.update_local(|local| {
             local.started.insert(id, count);
         }) {
@@ -303,6 +311,7 @@ impl Node {
         let stale = |path: &str| !volumes.iter().any(|volume| volume.bricks.iter().any(|brick| brick.path == path));
         let local = self.store.local();
         let gone = |id: &uuid::Uuid| !volumes.iter().any(|volume| volume.id == *id);
+        self.start_outcomes.borrow_mut().retain(|id, _| !gone(id));
         if local.ports.keys().any(|path| stale(path)) || local.started.keys().any(gone) {
             let forget = self.update_local(|local| {
                 local.ports.retain(|path, _| !stale(path));
