@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
+use ladrillo_transport::program::callback;
 
 use super::node::{Client, Node, is_local_address};
 use crate::brick::hash;
@@ -276,9 +277,26 @@ impl Node {
         }
     }
 
+    /// Sends an event to the heal service of a volume on this node; whether there is one to hear it.
+    pub async fn tell_heal_service(&self, volume: &str, event: i32) -> bool {
+        let key = format!("shd/{volume}");
+        let clients: Vec<Rc<Client>> = self.clients.borrow().iter().filter_map(std::rc::Weak::upgrade).collect();
+        let mut body = words(&[event]);
+        put_opaque(&mut body, b"");
+        let call = rpc::encode_call(next_xid(), CALLBACK_PROGRAM, 1, callback::PROC_EVENT_NOTIFY, &body);
+        let Ok(record) = record::mark(&call) else { return false };
+        let mut heard = false;
+        for client in clients {
+            let local = client.address.is_none_or(|address| self.is_local_caller(address));
+            if local && client.fetched.borrow().contains_key(&key) {
+                heard |= client.outgoing.try_send(record.clone()).is_ok();
+            }
+        }
+        heard
+    }
+
     /// Tells connections whose volfile is another now to fetch it (callback FETCHSPEC).
     pub fn tell_clients(&self) {
-        static XID: AtomicU32 = AtomicU32::new(1);
         let mut clients = self.clients.borrow_mut();
         clients.retain(|client| client.strong_count() > 0);
         for client in clients.iter().filter_map(std::rc::Weak::upgrade) {
@@ -291,8 +309,7 @@ impl Node {
                 *seen = now;
             }
             if changed {
-                let xid = XID.fetch_add(1, Ordering::Relaxed);
-                if let Ok(record) = record::mark(&rpc::encode_call(xid, CALLBACK_PROGRAM, 1, 1, b""))
+                if let Ok(record) = record::mark(&rpc::encode_call(next_xid(), CALLBACK_PROGRAM, 1, 1, b""))
                     && client.outgoing.try_send(record).is_err()
                 {
                     tracing::warn!("{} does not read; it is not told of its new volfile", describe(&client));
@@ -300,6 +317,11 @@ impl Node {
             }
         }
     }
+}
+
+fn next_xid() -> u32 {
+    static XID: AtomicU32 = AtomicU32::new(1);
+    XID.fetch_add(1, Ordering::Relaxed)
 }
 
 fn describe(client: &Client) -> String {

@@ -50,6 +50,8 @@ pub struct Node {
     pub reconcile: Notify,
     /// One change of this node's bricks at a time.
     pub bricks: tokio::sync::Mutex<()>,
+    /// One change of this node's heal services at a time.
+    pub heal_services: tokio::sync::Mutex<()>,
     /// How the last start of each volume went here, by the volume's count of starts.
     pub start_outcomes: RefCell<HashMap<Uuid, (u64, Result<(), crate::api::Failure>)>>,
     /// One change of the pool's membership at a time.
@@ -95,6 +97,7 @@ impl Node {
             signed_in: RefCell::default(),
             reconcile: Notify::new(),
             bricks: tokio::sync::Mutex::new(()),
+            heal_services: tokio::sync::Mutex::new(()),
             start_outcomes: RefCell::default(),
             membership: tokio::sync::Mutex::new(()),
             ending: Cell::new(false),

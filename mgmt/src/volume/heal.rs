@@ -1,6 +1,6 @@
 //! `volume heal V [full]`: tells every node's heal service to start.
 
-use rustix::process::Signal;
+use ladrillo_transport::program::callback;
 
 use crate::api::{Answer, Failure, Outcome};
 use crate::daemon::node::Node;
@@ -26,7 +26,7 @@ impl Node {
         Ok(Answer::Done { note: None })
     }
 
-    /// Tells this node's heal service of the volume to start: SIGUSR2 for the index, SIGHUP for everything.
+    /// Tells this node's heal service of the volume to start, by an event on the connection it fetched its volfile over.
     ///
     /// # Errors
     /// When it does not run.
@@ -35,14 +35,10 @@ impl Node {
         if !self.wants_heal(&volume) {
             return Ok(());
         }
-        let daemon = self.heal_daemon(name);
-        let signal = if full { Signal::HUP } else { Signal::USR2 };
-        match daemon.signal(signal) {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                Err(Failure::new(libc::ENOTCONN, "Self-heal daemon is not running. Check self-heal daemon log file."))
-            }
-            Err(error) => Err(Failure::new(error.raw_os_error().unwrap_or(libc::EIO), error.to_string())),
+        let event = if full { callback::EVENT_HEAL_FULL } else { callback::EVENT_HEAL_INDEX };
+        if self.heal_daemon(name).pid().is_some() && self.tell_heal_service(name, event).await {
+            return Ok(());
         }
+        Err(Failure::new(libc::ENOTCONN, "Self-heal daemon is not running. Check self-heal daemon log file."))
     }
 }

@@ -131,7 +131,7 @@ impl Node {
             Act::Started { volume } => {
                 let volume = self.volume(volume)?;
                 let started = self.start_bricks(&volume).await;
-                self.reconcile.notify_one();
+                self.reconcile_heal().await;
                 started
             }
             Act::Stopped { volume } => {
@@ -324,6 +324,7 @@ impl Node {
     }
 
     async fn reconcile_heal(&self) {
+        let _one = self.heal_services.lock().await;
         let volumes: Vec<Volume> = self.store.with_state(|state| state.volumes.values().cloned().collect());
         for volume in &volumes {
             if !self.wants_heal(volume) {

@@ -19,12 +19,19 @@ pub const VERSION: u32 = 1;
 pub const NAME: &str = "GlusterFS Callback";
 
 const PROC_FETCHSPEC: u32 = 1;
+/// glusterd's EVENT_NOTIFY: an event number (i32) and a dict. Stock processes log it and go on.
+pub const PROC_EVENT_NOTIFY: u32 = 3;
 const PROC_CACHE_INVALIDATION: u32 = 5;
 const PROC_CHILD_UP: u32 = 6;
 const PROC_CHILD_DOWN: u32 = 7;
 const PROC_STATEDUMP: u32 = 9;
 const PROC_INODELK_CONTENTION: u32 = 10;
 const PROC_ENTRYLK_CONTENTION: u32 = 11;
+
+/// Event of our glusterd for a heal service that fetched `shd/V`: heal what the indices name, now.
+pub const EVENT_HEAL_INDEX: i32 = 0x4c48_0001;
+/// Event of our glusterd for a heal service that fetched `shd/V`: look at every file of the volume, now.
+pub const EVENT_HEAL_FULL: i32 = 0x4c48_0002;
 
 /// GF_UPCALL_CACHE_INVALIDATION: the event type of [`Callback::CacheInvalidation`].
 const UPCALL_CACHE_INVALIDATION: u32 = 1;
