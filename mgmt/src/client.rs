@@ -6,6 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use ladrillo_transport::record::RecordReader;
+use ladrillo_transport::rpc::{AcceptStatus, Incoming, decode_record};
+use ladrillo_transport::xdr::DecodeError;
+
 use crate::api::{Outcome, Request};
 use crate::net::{record, rpc, socket};
 
@@ -70,60 +74,42 @@ pub fn call(target: &Target, request: &Request, timeout: Duration) -> io::Result
         Target::Tcp { host, port } => Connection::Tcp(socket::connect_blocking(host, *port, None, timeout)?.0),
     };
     let json = serde_json::to_vec(request).map_err(io::Error::other)?;
-    let mut body = Vec::new();
-    rpc::put_opaque(&mut body, &json);
-    let call = rpc::encode_call(1, rpc::CLI_PROGRAM, rpc::OWN_VERSION, rpc::OWN_CALL, &body);
+    let call = rpc::call(1, rpc::CLI_PROGRAM, rpc::OWN_VERSION, rpc::OWN_CALL, rpc::wrap(&json))?;
     connection.set_timeout(left(deadline)?)?;
-    connection.write_all(&record::mark(&call)?).map_err(timed_out)?;
+    connection.write_all(&call).map_err(timed_out)?;
     let reply = read_record(&mut connection, deadline)?;
-    let rpc::Incoming::Reply(reply) = rpc::decode(reply).map_err(invalid)? else {
+    let Incoming::Reply(header, body) = decode_record(reply).map_err(invalid)? else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a call where a reply was expected"));
     };
-    match reply.status {
-        0 => {}
-        rpc::PROG_UNAVAIL | rpc::PROG_MISMATCH => {
+    match header.status {
+        AcceptStatus::Success => {}
+        AcceptStatus::ProgUnavail | AcceptStatus::ProgMismatch { .. } => {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "the glusterd there does not speak this program's protocol (is it GlusterFS's own?)",
             ));
         }
-        other => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("refused with RPC status {other}"))),
+        other => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("refused: {other:?}"))),
     }
-    let json = rpc::Input(reply.body).opaque(record::MAX_RECORD_BYTES).map_err(invalid)?;
+    let json = rpc::unwrap(body, record::MAX_RECORD_BYTES).map_err(invalid)?;
     serde_json::from_slice(&json).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn read_record(connection: &mut Connection, deadline: Instant) -> io::Result<bytes::Bytes> {
-    let mut whole = Vec::new();
+    let mut records = RecordReader::with_limit(record::MAX_RECORD_BYTES);
+    let mut buffer = vec![0; 64 << 10];
     loop {
-        let mut mark = [0; 4];
-        read_exact(connection, &mut mark, deadline)?;
-        let mark = u32::from_be_bytes(mark);
-        let length = (mark & 0x7fff_ffff) as usize;
-        if whole.len() + length > record::MAX_RECORD_BYTES || (length == 0 && mark >> 31 == 0) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is no RPC record"));
+        if let Some(record) = records.next_record()? {
+            return Ok(record);
         }
-        let start = whole.len();
-        whole.resize(start + length, 0);
-        let room = whole.get_mut(start..).unwrap_or_default();
-        read_exact(connection, room, deadline)?;
-        if mark >> 31 == 1 {
-            return Ok(whole.into());
-        }
-    }
-}
-
-fn read_exact(connection: &mut Connection, mut room: &mut [u8], deadline: Instant) -> io::Result<()> {
-    while !room.is_empty() {
         connection.set_timeout(left(deadline)?)?;
-        match connection.read(room) {
+        match connection.read(&mut buffer) {
             Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "glusterd closed the connection")),
-            Ok(read) => room = room.get_mut(read..).unwrap_or_default(),
+            Ok(read) => records.feed(buffer.get(..read).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(timed_out(error)),
         }
     }
-    Ok(())
 }
 
 fn left(deadline: Instant) -> io::Result<Duration> {
@@ -143,6 +129,6 @@ fn timed_out(error: io::Error) -> io::Error {
     }
 }
 
-fn invalid(error: rpc::Garbage) -> io::Error {
+fn invalid(error: DecodeError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }

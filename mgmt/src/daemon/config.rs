@@ -39,6 +39,9 @@ pub struct Arguments {
     /// Name of this process (accepted)
     #[arg(long = "process-name", value_name = "NAME")]
     pub process_name: Option<String>,
+    /// Majority lost for good: go on with this node alone (see glusterd(8))
+    #[arg(long = "recover-alone")]
+    pub recover_alone: bool,
     /// Print the version
     #[arg(short = 'V', long)]
     pub version: bool,
@@ -63,6 +66,8 @@ pub struct Config {
     pub base_port: u16,
     /// Last.
     pub max_port: u16,
+    /// Open a new epoch of the pool with this node alone.
+    pub recover_alone: bool,
 }
 
 impl Default for Config {
@@ -77,6 +82,7 @@ impl Default for Config {
             port: GLUSTERD_PORT,
             base_port: 49152,
             max_port: 60999,
+            recover_alone: false,
         }
     }
 }
@@ -87,7 +93,7 @@ impl Config {
     /// # Errors
     /// A message naming what cannot be used.
     pub fn of(arguments: &Arguments) -> Result<Config, String> {
-        let mut config = Config::default();
+        let mut config = Config { recover_alone: arguments.recover_alone, ..Config::default() };
         match std::fs::read_to_string(&arguments.volfile) {
             Ok(text) => {
                 for (number, line) in text.lines().enumerate() {

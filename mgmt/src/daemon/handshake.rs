@@ -5,63 +5,47 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use ladrillo_transport::program::callback;
+use ladrillo_translator::Dict;
+use ladrillo_transport::Message;
+use ladrillo_transport::program::callback::{self, Callback};
+use ladrillo_transport::program::dump;
+use ladrillo_transport::program::handshake::{
+    self, Answer, EventNotify, Getspec, GetspecReply, VolumeInfo, VolumeInfoReply,
+};
+use ladrillo_transport::program::portmap::{
+    self, BrickByPort, BrickByPortReply, PortByBrick, PortByBrickReply, Signin, Signout,
+};
+use ladrillo_transport::xdr::DecodeError;
 
 use super::node::{Client, Node, is_local_address};
 use crate::brick::hash;
-use crate::net::record;
-use crate::net::rpc::{self, CALLBACK_PROGRAM, Garbage, Input, put_opaque};
+use crate::net::rpc;
 use crate::state::model::Volume;
 use crate::volgen::{self, names};
 
-/// Longest key of a volfile. Source: our bound; GlusterFS's is NAME_MAX for a volume, and a brick's key holds its path.
-const MAX_KEY_BYTES: usize = 8192;
-/// Longest extra data we look past.
-const MAX_XDATA_BYTES: usize = 1 << 20;
 /// Most keys one connection is told of.
 const MAX_KEYS: usize = 64;
 
-/// GlusterFS numbers errnos of replies by its own table; for these it is Linux's. Source: gf_errno_to_error.
-const ENOENT: i32 = libc::ENOENT;
-
 impl Node {
-    /// Answers the handshake program, version 2.
+    /// Answers the handshake program, version 2; `Ok(None)` for a procedure we do not have.
     ///
     /// # Errors
-    /// [`Garbage`] when arguments do not decode; `Ok(None)` for a procedure we do not have.
-    pub fn handshake(&self, procedure: u32, body: Bytes, client: &Rc<Client>) -> Result<Option<Vec<u8>>, Garbage> {
-        let mut input = Input(body);
-        match procedure {
-            // NULL and PING
-            0 => Ok(Some(Vec::new())),
-            3 => {
-                let mut out = words(&[0, 0]);
-                put_opaque(&mut out, b"");
-                Ok(Some(out))
+    /// When arguments do not decode.
+    pub fn handshake(&self, procedure: u32, body: Bytes, client: &Rc<Client>) -> Result<Option<Message>, DecodeError> {
+        Ok(match procedure {
+            handshake::PROC_GETSPEC => Some(self.getspec(&Getspec::decode(body)?.key, client)),
+            handshake::PROC_PING => Some(Answer::default().encode()),
+            // A client reports a change of state; nothing is kept of it.
+            handshake::PROC_EVENT_NOTIFY => {
+                EventNotify::decode(body)?;
+                Some(Answer::default().encode())
             }
-            // GETSPEC
-            2 => {
-                let _flags = input.u32()?;
-                let key = input.string(MAX_KEY_BYTES)?;
-                let _xdata = input.opaque(MAX_XDATA_BYTES)?;
-                Ok(Some(self.getspec(&key, client)))
-            }
-            // EVENT_NOTIFY: a client reports a change of state; nothing is kept of it.
-            5 => {
-                let mut out = words(&[0, 0]);
-                put_opaque(&mut out, b"");
-                Ok(Some(out))
-            }
-            // GET_VOLUME_INFO: a dictionary with `volname`, `flags`; the answer holds `volume_id`.
-            6 => {
-                let asked = input.opaque(MAX_XDATA_BYTES)?;
-                Ok(Some(self.get_volume_info(&asked)))
-            }
-            _ => Ok(None),
-        }
+            handshake::PROC_GET_VOLUME_INFO => Some(self.get_volume_info(&VolumeInfo::decode(body)?)),
+            _ => None,
+        })
     }
 
-    fn getspec(&self, key: &str, client: &Rc<Client>) -> Vec<u8> {
+    fn getspec(&self, key: &str, client: &Rc<Client>) -> Message {
         let local = client.address.is_none_or(|address| self.is_local_caller(address));
         match self.volfile(key, local) {
             Ok(text) => {
@@ -72,17 +56,12 @@ impl Node {
                         fetched.insert(key.to_owned(), hash(text.as_bytes()));
                     }
                 }
-                let mut out = words(&[i32::try_from(text.len()).unwrap_or(i32::MAX), 0]);
-                put_opaque(&mut out, text.as_bytes());
-                put_opaque(&mut out, &self.servers_list());
-                out
+                let op_ret = i32::try_from(text.len()).unwrap_or(i32::MAX);
+                GetspecReply { op_ret, op_errno: 0, spec: text.into(), xdata: self.servers_list() }.encode()
             }
             Err(reason) => {
                 tracing::warn!("volfile {key} for {}: {reason}", describe(client));
-                let mut out = words(&[-1, ENOENT]);
-                put_opaque(&mut out, b"");
-                put_opaque(&mut out, b"");
-                out
+                GetspecReply { op_ret: -1, op_errno: libc::ENOENT, ..GetspecReply::default() }.encode()
             }
         }
     }
@@ -139,91 +118,87 @@ impl Node {
         self.work.brick_volfile(&volume, brick).map_err(|error| error.to_string())
     }
 
-    /// GlusterFS's `servers-list` (a dictionary of one string): the other servers a client may ask, `host:port `.
-    fn servers_list(&self) -> Vec<u8> {
+    /// The other servers a client may ask: `host:port `.
+    fn servers_list(&self) -> Dict {
         let servers: String = self
             .others()
             .iter()
             .filter(|peer| self.is_connected(peer.uuid))
             .map(|peer| format!("{}:{} ", peer.name(), peer.port))
             .collect();
-        if servers.is_empty() { Vec::new() } else { dictionary(&[("servers-list", servers.as_bytes())]) }
+        let mut dict = Dict::new();
+        if !servers.is_empty() {
+            dict.set_str("servers-list", servers);
+        }
+        dict
     }
 
-    fn get_volume_info(&self, asked: &[u8]) -> Vec<u8> {
-        let name = dictionary_get(asked, "volname");
-        let volume = name.and_then(|name| self.store.with_state(|state| state.volumes.get(&name).cloned()));
-        match volume {
-            Some(volume) => {
-                let mut out = words(&[0, 0]);
-                put_opaque(&mut out, b"");
-                put_opaque(&mut out, &dictionary(&[("volume_id", volume.id.to_string().as_bytes())]));
-                out
+    fn get_volume_info(&self, asked: &VolumeInfo) -> Message {
+        let name = asked.dict.text("volname").unwrap_or_default();
+        match self.store.with_state(|state| state.volumes.get(name).map(|volume| volume.id)) {
+            Some(id) => {
+                let mut dict = Dict::new();
+                dict.set_str("volume_id", id.to_string());
+                VolumeInfoReply { dict, ..VolumeInfoReply::default() }.encode()
             }
-            None => {
-                let mut out = words(&[-1, libc::EINVAL]);
-                put_opaque(&mut out, b"Volume does not exist");
-                put_opaque(&mut out, b"");
-                out
+            None => VolumeInfoReply {
+                op_ret: -1,
+                op_errno: libc::EINVAL,
+                error: format!("Volume {name} does not exist"),
+                dict: Dict::new(),
             }
+            .encode(),
         }
     }
 
-    /// Answers the portmap program, version 1.
+    /// Answers the portmap program, version 1; `Ok(None)` for a procedure we do not have.
     ///
     /// # Errors
-    /// [`Garbage`] when arguments do not decode; `Ok(None)` for a procedure we do not have.
-    pub fn portmap(&self, procedure: u32, body: Bytes, client: &Rc<Client>) -> Result<Option<Vec<u8>>, Garbage> {
-        let mut input = Input(body);
-        match procedure {
-            0 => Ok(Some(Vec::new())),
-            // PORTBYBRICK
-            1 => {
-                let brick = input.string(MAX_KEY_BYTES)?;
-                Ok(Some(match self.port_of(&brick) {
-                    Some(port) => words(&[0, 0, 1, i32::from(port)]),
-                    None => words(&[-1, ENOENT, 0, 0]),
-                }))
-            }
-            // BRICKBYPORT
-            2 => {
-                let port = input.i32()?;
+    /// When arguments do not decode.
+    pub fn portmap(&self, procedure: u32, body: Bytes, client: &Rc<Client>) -> Result<Option<Message>, DecodeError> {
+        let is_local = || client.address.is_none_or(|address| self.is_local_caller(address));
+        Ok(match procedure {
+            portmap::PROC_PORTBYBRICK => Some(
+                match self.port_of(&PortByBrick::decode(body)?.brick) {
+                    Some(port) => PortByBrickReply { status: 1, port: i32::from(port), ..PortByBrickReply::default() },
+                    None => PortByBrickReply { op_ret: -1, op_errno: libc::ENOENT, ..PortByBrickReply::default() },
+                }
+                .encode(),
+            ),
+            portmap::PROC_BRICKBYPORT => {
+                let port = BrickByPort::decode(body)?.port;
                 let brick = self.store.local().ports.into_iter().find(|(_, known)| i32::from(*known) == port);
-                let mut out = words(&[if brick.is_some() { 0 } else { -1 }, 0, i32::from(brick.is_some())]);
-                put_opaque(&mut out, brick.map(|(path, _)| path).unwrap_or_default().as_bytes());
-                Ok(Some(out))
+                let op_ret = if brick.is_some() { 0 } else { -1 };
+                let brick = brick.map(|(path, _)| path).unwrap_or_default();
+                Some(BrickByPortReply { op_ret, brick, ..BrickByPortReply::default() }.encode())
             }
-            // SIGNIN
-            4 => {
-                let (brick, port) = (input.string(MAX_KEY_BYTES)?, input.i32()?);
+            portmap::PROC_SIGNIN => {
+                let Signin { brick, port, .. } = Signin::decode(body)?;
                 let port = u16::try_from(port).ok().filter(|port| *port > 0);
                 // Only this machine's bricks, and only those we know, may say where they are.
                 let known = self.store.with_state(|state| {
                     state.volumes.values().any(|volume| self.own_bricks(volume).iter().any(|own| own.path == brick))
                 });
-                let local = client.address.is_none_or(|address| self.is_local_caller(address));
-                if let (Some(port), true, true) = (port, known, local) {
+                if let (Some(port), true, true) = (port, known, is_local()) {
                     tracing::info!("brick {brick} is up on port {port}");
                     self.signed_in.borrow_mut().insert(brick.clone(), port);
-                    if let Err(error) = self.update_local(|state| {
-                        state.ports.insert(brick, port);
+                    if let Err(error) = self.update_local(|local| {
+                        local.ports.insert(brick, port);
                     }) {
                         tracing::error!("{error}");
                     }
                 }
-                Ok(Some(words(&[0, 0])))
+                Some(portmap::Status::default().encode())
             }
-            // SIGNOUT
-            5 => {
-                let brick = input.string(MAX_KEY_BYTES)?;
-                let local = client.address.is_none_or(|address| self.is_local_caller(address));
-                if local {
+            portmap::PROC_SIGNOUT => {
+                let brick = Signout::decode(body)?.brick;
+                if is_local() {
                     self.signed_in.borrow_mut().remove(&brick);
                 }
-                Ok(Some(words(&[0, 0])))
+                Some(portmap::Status::default().encode())
             }
-            _ => Ok(None),
-        }
+            _ => None,
+        })
     }
 
     /// The port of a brick of this node that runs.
@@ -240,51 +215,31 @@ impl Node {
         signed_in.or_else(|| ports.get(path).copied())
     }
 
-    /// Answers the dump program, version 1: which programs there are.
-    ///
-    /// # Errors
-    /// [`Garbage`] when arguments do not decode; `Ok(None)` for a procedure we do not have.
-    pub fn dump(&self, procedure: u32, body: Bytes) -> Result<Option<Vec<u8>>, Garbage> {
-        match procedure {
-            0 => Ok(Some(Vec::new())),
-            // DUMP: gfsid in; gfsid, op_ret, op_errno, then a list of (next, name, number, version) out.
-            1 => {
-                let mut input = Input(body);
-                let id: Vec<u8> = (0..2)
-                    .map(|_| input.u32())
-                    .collect::<Result<Vec<_>, _>>()?
-                    .iter()
-                    .flat_map(|word| word.to_be_bytes())
-                    .collect();
-                let mut out = id;
-                out.extend(words(&[0, 0]));
-                for (name, program, version) in [
-                    ("GlusterFS Handshake", rpc::HANDSHAKE_PROGRAM, 2u64),
-                    ("Gluster Portmap", rpc::PORTMAP_PROGRAM, 1),
-                    ("GF-DUMP", rpc::DUMP_PROGRAM, 1),
-                    ("Ladrillo CLI", rpc::CLI_PROGRAM, 1),
-                    ("Ladrillo peer", rpc::PEER_PROGRAM, 1),
-                ] {
-                    out.extend_from_slice(&1u32.to_be_bytes());
-                    put_opaque(&mut out, name.as_bytes());
-                    out.extend_from_slice(&u64::from(program).to_be_bytes());
-                    out.extend_from_slice(&version.to_be_bytes());
-                }
-                out.extend_from_slice(&0u32.to_be_bytes());
-                Ok(Some(out))
-            }
-            _ => Ok(None),
-        }
+    /// Answers the dump program, version 1: which programs there are. `None` for a procedure we do not have.
+    pub fn dump(&self, procedure: u32) -> Option<Message> {
+        let programs = [
+            (handshake::NAME_GLUSTERD, handshake::PROGRAM, handshake::VERSION),
+            (portmap::NAME, portmap::PROGRAM, portmap::VERSION),
+            (dump::NAME, dump::PROGRAM, dump::VERSION),
+            ("Ladrillo CLI", rpc::CLI_PROGRAM, rpc::OWN_VERSION),
+            ("Ladrillo peer", rpc::PEER_PROGRAM, rpc::OWN_VERSION),
+        ];
+        let programs = programs.map(|(name, number, version)| dump::Program {
+            name: name.to_owned(),
+            number: u64::from(number),
+            version: u64::from(version),
+        });
+        (procedure == dump::PROC_DUMP)
+            .then(|| dump::Reply { programs: programs.to_vec(), ..dump::Reply::default() }.encode())
     }
 
     /// Sends an event to the heal service of a volume on this node; whether there is one to hear it.
     pub async fn tell_heal_service(&self, volume: &str, event: i32) -> bool {
         let key = format!("shd/{volume}");
         let clients: Vec<Rc<Client>> = self.clients.borrow().iter().filter_map(std::rc::Weak::upgrade).collect();
-        let mut body = words(&[event]);
-        put_opaque(&mut body, b"");
-        let call = rpc::encode_call(next_xid(), CALLBACK_PROGRAM, 1, callback::PROC_EVENT_NOTIFY, &body);
-        let Ok(record) = record::mark(&call) else { return false };
+        let body = EventNotify { op: event, dict: Dict::new() }.encode();
+        let call = rpc::call(next_xid(), callback::PROGRAM, callback::VERSION, callback::PROC_EVENT_NOTIFY, body);
+        let Ok(record) = call else { return false };
         let mut heard = false;
         for client in clients {
             let local = client.address.is_none_or(|address| self.is_local_caller(address));
@@ -309,7 +264,8 @@ impl Node {
                 *seen = now;
             }
             if changed {
-                if let Ok(record) = record::mark(&rpc::encode_call(next_xid(), CALLBACK_PROGRAM, 1, 1, b""))
+                if let Ok((procedure, body)) = Callback::Fetchspec.encode()
+                    && let Ok(record) = rpc::call(next_xid(), callback::PROGRAM, callback::VERSION, procedure, body)
                     && client.outgoing.try_send(record).is_err()
                 {
                     tracing::warn!("{} does not read; it is not told of its new volfile", describe(&client));
@@ -326,58 +282,4 @@ fn next_xid() -> u32 {
 
 fn describe(client: &Client) -> String {
     client.address.map_or_else(|| "a local caller".to_owned(), |address| address.to_string())
-}
-
-fn words(values: &[i32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_be_bytes()).collect()
-}
-
-/// GlusterFS's dictionary of strings. Source: dict_serialize: count, then key length, value length, key, NUL, value; strings
-/// carry their NUL.
-fn dictionary(pairs: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut out = words(&[i32::try_from(pairs.len()).unwrap_or(0)]);
-    for (key, value) in pairs {
-        out.extend(words(&[i32::try_from(key.len()).unwrap_or(0), i32::try_from(value.len() + 1).unwrap_or(0)]));
-        out.extend_from_slice(key.as_bytes());
-        out.push(0);
-        out.extend_from_slice(value);
-        out.push(0);
-    }
-    out
-}
-
-/// A string of such a dictionary.
-fn dictionary_get(data: &[u8], wanted: &str) -> Option<String> {
-    let mut rest = data;
-    let word = |rest: &mut &[u8]| -> Option<usize> {
-        let (head, tail) = rest.split_first_chunk::<4>()?;
-        *rest = tail;
-        usize::try_from(u32::from_be_bytes(*head)).ok()
-    };
-    let count = word(&mut rest)?;
-    for _ in 0..count.min(1024) {
-        let (key_length, value_length) = (word(&mut rest)?, word(&mut rest)?);
-        let key = rest.get(..key_length)?;
-        let value = rest.get(key_length + 1..(key_length + 1).checked_add(value_length)?)?;
-        if key == wanted.as_bytes() {
-            let text = value.strip_suffix(b"\0").unwrap_or(value);
-            return String::from_utf8(text.to_vec()).ok();
-        }
-        rest = rest.get(key_length + 1 + value_length..)?;
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dictionary_reads_back_and_cuts_are_no_panic() {
-        let data = dictionary(&[("a", b"1"), ("volname", b"gv0")]);
-        assert_eq!(dictionary_get(&data, "volname").as_deref(), Some("gv0"));
-        for length in 0..data.len() {
-            assert_eq!(dictionary_get(&data[..length], "volname"), None, "{length}");
-        }
-    }
 }

@@ -17,7 +17,7 @@ use self::config::Config;
 use self::node::Node;
 use crate::net::socket::{self, Listener};
 use crate::state::command::Command;
-use crate::state::raft::NodeId;
+use crate::state::raft::{NodeId, Place};
 use crate::state::store::{Store, StoreError};
 use crate::state::workdir::WorkDir;
 
@@ -65,6 +65,9 @@ async fn run_on(config: Config, ready: &mut dyn FnMut() -> Result<(), String>) -
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
 
+    if config.recover_alone {
+        recover_alone(&config, &store)?;
+    }
     let socket_file = config.socket_file.clone();
     let node = Node::start(config, store, work).await?;
     node.forget_starts();
@@ -89,6 +92,23 @@ async fn run_on(config: Config, ready: &mut dyn FnMut() -> Result<(), String>) -
     node.ending.set(true);
     node.stop_raft().await;
     let _ = std::fs::remove_file(&socket_file);
+    Ok(())
+}
+
+/// Makes this node the only voter of its pool, in a new epoch, with everything in its log.
+fn recover_alone(config: &Config, store: &Store) -> Result<(), String> {
+    let own = store.local().uuid;
+    let host = store.with_state(|state| state.peers.get(&own).map(|peer| peer.name().to_owned()));
+    let place = Place { host: host.unwrap_or_else(|| "localhost".to_owned()), port: config.port };
+    let before = store.membership().membership().voter_ids().count();
+    store
+        .stand_alone(place, |local| {
+            local.epoch += 1;
+            local.opener = local.uuid;
+            local.joining = false;
+        })
+        .map_err(|error| error.to_string())?;
+    tracing::warn!("RECOVERY: of {before} voters this node goes on alone, in epoch {}", store.local().epoch);
     Ok(())
 }
 

@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ladrillo_transport::Message;
+use ladrillo_transport::program::{dump, handshake, portmap};
+use ladrillo_transport::rpc::{AcceptStatus, CallHeader, Incoming, decode_record, encode_reply};
+use ladrillo_transport::xdr::DecodeError;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::node::{Client, Node};
 use super::peer::{PeerAnswer, PeerCall, Refusal};
 use crate::api::{Answer, Failure, Outcome, Request};
 use crate::net::record::{self, MAX_RECORD_BYTES, Reader};
-use crate::net::rpc::{self, Call, Garbage, Incoming, Input, put_opaque};
+use crate::net::rpc;
 use crate::net::socket::{Listener, Stream};
 
 /// Most connections at once.
@@ -26,6 +30,15 @@ const MAX_OUTGOING: usize = 64;
 const MAX_CLIENT_RECORD_BYTES: usize = 4 << 20;
 /// How long a caller may take to read a record.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a call's arguments are of no use.
+#[derive(Debug, thiserror::Error)]
+enum Garbage {
+    #[error("{0}")]
+    Xdr(#[from] DecodeError),
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+}
 
 impl Node {
     /// Takes connections until the end.
@@ -67,10 +80,10 @@ impl Node {
                     break;
                 }
             };
-            let call = match rpc::decode(record) {
-                Ok(Incoming::Call(call)) => call,
+            let (call, body) = match decode_record(record) {
+                Ok(Incoming::Call(header, body)) => (header, body),
                 // Answers to callbacks; there is nothing to do with them.
-                Ok(Incoming::Reply(_)) => continue,
+                Ok(Incoming::Reply(..)) => continue,
                 Err(error) => {
                     tracing::info!("connection from {}: {error}", name(address));
                     break;
@@ -79,7 +92,7 @@ impl Node {
             let Ok(permit) = calls.clone().acquire_owned().await else { break };
             let (node, client) = (self.clone(), client.clone());
             tokio::task::spawn_local(async move {
-                let reply = node.answer(call, &client).await;
+                let reply = node.answer(call, body, &client).await;
                 if let Ok(record) = record::mark(&reply) {
                     // Fails when the connection has ended.
                     let _ = client.outgoing.send(record).await;
@@ -91,37 +104,41 @@ impl Node {
         self.clients.borrow_mut().retain(|known| !std::ptr::eq(known.as_ptr(), Rc::as_ptr(&client)));
     }
 
-    async fn answer(self: Rc<Self>, call: Call, client: &Rc<Client>) -> Vec<u8> {
-        let (program, version, procedure) = (call.program, call.version, call.procedure);
+    async fn answer(self: Rc<Self>, call: CallHeader, body: Bytes, client: &Rc<Client>) -> Message {
+        let (program, procedure) = (call.program, call.procedure);
         let known = match program {
-            rpc::HANDSHAKE_PROGRAM => 2,
-            rpc::PORTMAP_PROGRAM | rpc::DUMP_PROGRAM | rpc::CLI_PROGRAM | rpc::PEER_PROGRAM => 1,
-            _ => return rpc::encode_reply(call.xid, rpc::PROG_UNAVAIL, b""),
+            handshake::PROGRAM => handshake::VERSION,
+            portmap::PROGRAM => portmap::VERSION,
+            dump::PROGRAM => dump::VERSION,
+            rpc::CLI_PROGRAM | rpc::PEER_PROGRAM => rpc::OWN_VERSION,
+            _ => return encode_reply(call.xid, AcceptStatus::ProgUnavail, Message::default()),
         };
-        if version != known {
-            return rpc::encode_reply(call.xid, rpc::PROG_MISMATCH, b"");
+        if call.version != known {
+            let status = AcceptStatus::ProgMismatch { low: known, high: known };
+            return encode_reply(call.xid, status, Message::default());
         }
         let body = match program {
-            rpc::HANDSHAKE_PROGRAM => self.handshake(procedure, call.body, client),
-            rpc::PORTMAP_PROGRAM => self.portmap(procedure, call.body, client),
-            rpc::DUMP_PROGRAM => self.dump(procedure, call.body),
+            _ if procedure == 0 => Ok(Some(Message::default())),
+            handshake::PROGRAM => self.handshake(procedure, body, client).map_err(Garbage::from),
+            portmap::PROGRAM => self.portmap(procedure, body, client).map_err(Garbage::from),
+            dump::PROGRAM => Ok(self.dump(procedure)),
             _ if procedure != rpc::OWN_CALL => Ok(None),
-            rpc::CLI_PROGRAM => self.clone().cli(call.body, client.address).await.map(Some),
-            _ => self.clone().peer_call(call.body, client.address).await.map(Some),
+            rpc::CLI_PROGRAM => self.clone().cli(body, client.address).await.map(Some),
+            _ => self.clone().peer_call(body, client.address).await.map(Some),
         };
         match body {
-            Ok(Some(body)) => rpc::encode_reply(call.xid, 0, &body),
-            Ok(None) => rpc::encode_reply(call.xid, rpc::PROC_UNAVAIL, b""),
+            Ok(Some(body)) => encode_reply(call.xid, AcceptStatus::Success, body),
+            Ok(None) => encode_reply(call.xid, AcceptStatus::ProcUnavail, Message::default()),
             Err(error) => {
                 tracing::info!("call of {program} procedure {procedure} from {}: {error}", name(client.address));
-                rpc::encode_reply(call.xid, rpc::GARBAGE_ARGS, b"")
+                encode_reply(call.xid, AcceptStatus::GarbageArgs, Message::default())
             }
         }
     }
 
-    async fn cli(self: Rc<Self>, body: Bytes, address: Option<IpAddr>) -> Result<Vec<u8>, Garbage> {
-        let json = Input(body).opaque(MAX_CLIENT_RECORD_BYTES)?;
-        let request: Request = serde_json::from_slice(&json).map_err(|_| Garbage("no command of ours"))?;
+    async fn cli(self: Rc<Self>, body: Bytes, address: Option<IpAddr>) -> Result<Message, Garbage> {
+        let json = rpc::unwrap(body, MAX_CLIENT_RECORD_BYTES)?;
+        let request: Request = serde_json::from_slice(&json)?;
         let outcome = if address.is_some() && !is_read_only(&request) {
             Err(Failure::new(
                 libc::EPERM,
@@ -134,10 +151,7 @@ impl Node {
         if let Err(failure) = &outcome {
             tracing::info!("{request:?}: {failure}");
         }
-        let json = serde_json::to_vec(&outcome).map_err(|_| Garbage("an answer that does not encode"))?;
-        let mut out = Vec::with_capacity(json.len() + 8);
-        put_opaque(&mut out, &json);
-        Ok(out)
+        Ok(rpc::wrap(&serde_json::to_vec(&outcome)?))
     }
 
     /// Does a command.
@@ -169,14 +183,11 @@ impl Node {
         }
     }
 
-    async fn peer_call(self: Rc<Self>, body: Bytes, address: Option<IpAddr>) -> Result<Vec<u8>, Garbage> {
-        let json = Input(body).opaque(MAX_RECORD_BYTES)?;
-        let call: PeerCall = serde_json::from_slice(&json).map_err(|_| Garbage("no call of a glusterd of ours"))?;
+    async fn peer_call(self: Rc<Self>, body: Bytes, address: Option<IpAddr>) -> Result<Message, Garbage> {
+        let json = rpc::unwrap(body, MAX_RECORD_BYTES)?;
+        let call: PeerCall = serde_json::from_slice(&json)?;
         let answer = self.peer_answer(call, address).await;
-        let json = serde_json::to_vec(&answer).map_err(|_| Garbage("an answer that does not encode"))?;
-        let mut out = Vec::with_capacity(json.len() + 8);
-        put_opaque(&mut out, &json);
-        Ok(out)
+        Ok(rpc::wrap(&serde_json::to_vec(&answer)?))
     }
 
     async fn peer_answer(self: Rc<Self>, call: PeerCall, address: Option<IpAddr>) -> PeerAnswer {

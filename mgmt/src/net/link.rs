@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ladrillo_transport::Message;
+use ladrillo_transport::rpc::{AcceptStatus, Incoming, decode_record};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,7 +27,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(300);
 
 struct Job {
     program: u32,
-    body: Bytes,
+    body: Message,
     answer: oneshot::Sender<io::Result<Bytes>>,
 }
 
@@ -68,17 +70,14 @@ impl Links {
                 }
             }
         };
-        let mut body = Vec::with_capacity(json.len() + 8);
-        rpc::put_opaque(&mut body, json);
         let (answer, answered) = oneshot::channel();
         queue
-            .try_send(Job { program, body: body.into(), answer })
+            .try_send(Job { program, body: rpc::wrap(json), answer })
             .map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, format!("too many calls wait for {host}")))?;
         match tokio::time::timeout(timeout, answered).await {
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{host} did not answer in time"))),
             Ok(Err(_)) => Err(ended()),
-            Ok(Ok(answer)) => rpc::Input(answer?)
-                .opaque(MAX_RECORD_BYTES)
+            Ok(Ok(answer)) => rpc::unwrap(answer?, MAX_RECORD_BYTES)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
         }
     }
@@ -129,8 +128,7 @@ async fn serve(host: String, port: u16, source: Option<IpAddr>, mut jobs: mpsc::
         pending.borrow_mut().retain(|_, answer| !answer.is_closed());
         xid = xid.wrapping_add(1);
         pending.borrow_mut().insert(xid, job.answer);
-        let call = rpc::encode_call(xid, job.program, rpc::OWN_VERSION, rpc::OWN_CALL, &job.body);
-        let sent = match record::mark(&call) {
+        let sent = match rpc::call(xid, job.program, rpc::OWN_VERSION, rpc::OWN_CALL, job.body) {
             Ok(record) => match tokio::time::timeout(Duration::from_secs(10), stream.write_all(record)).await {
                 Ok(sent) => sent,
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
@@ -153,15 +151,15 @@ async fn serve(host: String, port: u16, source: Option<IpAddr>, mut jobs: mpsc::
 async fn receive(stream: Rc<dyn Stream>, pending: Pending, alive: Rc<RefCell<bool>>) {
     let mut reader = record::Reader::new(stream.clone(), MAX_RECORD_BYTES);
     while let Ok(Some(record)) = reader.next().await {
-        let Ok(rpc::Incoming::Reply(reply)) = rpc::decode(record) else { break };
-        if let Some(answer) = pending.borrow_mut().remove(&reply.xid) {
-            let _ = answer.send(match reply.status {
-                0 => Ok(reply.body),
-                rpc::PROG_UNAVAIL => Err(io::Error::new(
+        let Ok(Incoming::Reply(header, body)) = decode_record(record) else { break };
+        if let Some(answer) = pending.borrow_mut().remove(&header.xid) {
+            let _ = answer.send(match header.status {
+                AcceptStatus::Success => Ok(body),
+                AcceptStatus::ProgUnavail => Err(io::Error::new(
                     io::ErrorKind::Unsupported,
                     "the glusterd there does not speak our peer program (is it GlusterFS's own?)",
                 )),
-                status => Err(io::Error::new(io::ErrorKind::InvalidData, format!("refused with RPC status {status}"))),
+                status => Err(io::Error::new(io::ErrorKind::InvalidData, format!("refused: {status:?}"))),
             });
         }
     }

@@ -352,15 +352,18 @@ impl Node {
     /// Takes back members that answer again from an epoch that lost.
     pub fn look_for_returners(self: Rc<Self>) {
         let tag = self.tag();
-        if self.voters().len() > 1 {
+        let own = self.uuid();
+        let voters = self.voters();
+        let leads = self.raft().is_some_and(|raft| raft.metrics().borrow().current_leader == Some(NodeId(own)));
+        if !leads {
             return;
         }
         for peer in self.others() {
             let Some(pong) = self.pong(peer.uuid) else { continue };
             let is_older = pong.tag.pool == tag.pool && (pong.tag.epoch, pong.tag.opener) < (tag.epoch, tag.opener);
             // A member that joined and was not taken in (a crash between the two) has our tag already.
-            let is_half_in = pong.tag == tag && !self.voters().contains(&NodeId(peer.uuid));
-            if is_older || is_half_in {
+            let is_half_in = pong.tag == tag;
+            if !voters.contains(&NodeId(peer.uuid)) && (is_older || is_half_in) {
                 let node = self.clone();
                 tokio::task::spawn_local(async move { node.take_back(peer, pong.tag).await });
             }
