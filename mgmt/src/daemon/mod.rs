@@ -47,6 +47,12 @@ async fn run_on(config: Config, ready: &mut dyn FnMut() -> Result<(), String>) -
         StoreError::InUse => format!("another glusterd already runs on {}", root.display()),
         other => format!("{}: {other}", store_path.display()),
     })?;
+    {
+        // It holds the volumes' passwords.
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&store_path, std::fs::Permissions::from_mode(0o600))
+            .map_err(|error| format!("{}: {error}", store_path.display()))?;
+    }
     let local = store.local();
     if let Some(known) = known
         && known != local.uuid

@@ -45,6 +45,7 @@ impl Node {
             Ok(_) => return Err(not_connected()),
             Err(error) => {
                 tracing::warn!("probe of {host}: {error}");
+                self.links.forget(host, port);
                 return Err(match error.kind() {
                     std::io::ErrorKind::Unsupported => {
                         Failure::new(libc::EPROTONOSUPPORT, format!("Probe of {host} failed: {error}"))
@@ -397,7 +398,7 @@ impl Node {
         let path = self.work.root().join(format!("lost-epoch-{}.json", self.tag().epoch));
         let saved = serde_json::to_vec_pretty(state)
             .map_err(std::io::Error::other)
-            .and_then(|text| std::fs::write(&path, text));
+            .and_then(|text| crate::state::workdir::write_private(&path, &text));
         match saved {
             Ok(()) => {
                 tracing::warn!("the other node's epoch stays; what this one decided alone is in {}", path.display())

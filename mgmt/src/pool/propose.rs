@@ -10,7 +10,7 @@ use crate::daemon::node::Node;
 use crate::daemon::peer::{PeerAnswer, PeerCall, Refusal};
 use crate::pool::network;
 use crate::state::command::{Applied, Command};
-use crate::state::raft::Place;
+use crate::state::raft::{NodeId, Place};
 
 /// How long a change may take to be decided.
 const DECIDE: Duration = Duration::from_secs(15);
@@ -110,23 +110,17 @@ impl Node {
         })
     }
 
-    /// Refuses early when too few peers answer. Of two nodes, the survivor goes on alone.
+    /// Asks the other voters for signs of life and refuses when too few answer: nothing is put into the log then. Of two nodes,
+    /// the survivor goes on alone.
     async fn require_majority(&self) -> Result<(), Failure> {
-        let missing = self.missing_voters();
-        if self.has_majority(&missing) {
+        let voters = self.voters();
+        let others = self.others();
+        let pings = others.iter().filter(|peer| voters.contains(&NodeId(peer.uuid))).map(|peer| self.ping(peer));
+        futures::future::join_all(pings).await;
+        if self.has_majority(&self.missing_voters()) {
             return Ok(());
         }
-        // Perhaps they came back this second.
-        for peer in self.others() {
-            if missing.contains(&peer.uuid) {
-                self.ping(&peer).await;
-            }
-        }
-        let missing = self.missing_voters();
-        if self.has_majority(&missing) {
-            return Ok(());
-        }
-        if self.voters().len() == 2 {
+        if voters.len() == 2 {
             return self.go_on_alone().await;
         }
         Err(self.no_quorum(&Refusal::NoLeader))

@@ -179,6 +179,16 @@ impl WorkDir {
     }
 }
 
+/// Writes a file that only root may read.
+///
+/// # Errors
+/// Those of the file system.
+pub fn write_private(path: &Path, data: &[u8]) -> io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(data)?;
+    file.sync_all()
+}
+
 /// How many local bricks of a volume share each local brick's file system.
 fn shares(volume: &Volume, uuid: Uuid) -> BTreeMap<String, u32> {
     use std::os::unix::fs::MetadataExt;

@@ -185,8 +185,11 @@ fn check_against(volume: &Volume, key: &str, value: &str) -> Result<(), Failure>
                 _ => Err(invalid(format!("{value} in quorum-count {value} is out of range [1 - {max}]"))),
             }
         }
-        "cluster.self-heal-daemon" | "cluster.granular-entry-heal" if !volume.is_replicated() => {
-            Err(invalid(format!("{key}: volume {} is not of replicate type", volume.name)))
+        "cluster.self-heal-daemon" if !volume.is_replicated() => {
+            Err(invalid(format!("Volume {} is not of replicate type", volume.name)))
+        }
+        "cluster.granular-entry-heal" if !volume.is_replicated() => {
+            Err(invalid(format!("Cannot set {key} for a non-replicate volume.")))
         }
         "features.read-only" | "features.worm" => {
             let other = if key == "features.worm" { "features.read-only" } else { "features.worm" };

@@ -107,7 +107,7 @@ impl Node {
         let everybody = self.store.with_state(|state| state.peers.keys().copied().collect::<Vec<_>>());
         let connected = everybody.into_iter().filter(|uuid| self.is_connected(*uuid));
         let results = join_all(connected.map(|uuid| {
-            let act = act.clone();
+            let (act, act_kind) = (act.clone(), &act);
             async move {
                 let outcome = if uuid == own {
                     self.act_here(&act).await
@@ -117,6 +117,11 @@ impl Node {
                         Ok(PeerAnswer::Acted(outcome)) => outcome,
                         Ok(PeerAnswer::Refused(refusal)) => Err(Failure::new(libc::EAGAIN, refusal.to_string())),
                         Ok(_) => Err(Failure::new(libc::EPROTO, "it answered another question")),
+                        // Decided it is; the node does its part when it is back.
+                        Err(error) if matches!(act_kind, Act::Applied | Act::Created { .. }) => {
+                            tracing::warn!("{} has not applied the change yet: {error}", self.name_of(uuid));
+                            Ok(())
+                        }
                         Err(error) => Err(Failure::new(libc::ENOTCONN, error.to_string())),
                     }
                 };
