@@ -4,7 +4,7 @@
 //! namespaces.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -223,8 +223,10 @@ fn until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Whether a process runs; one that nobody has reaped yet (there is no init in here) does not.
 fn is_alive(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 #[test]

@@ -140,9 +140,9 @@ impl Node {
     pub async fn start_raft(&self) -> Result<(), String> {
         let config = RaftConfig {
             cluster_name: "ladrillo".to_owned(),
-            heartbeat_interval: 400,
-            election_timeout_min: 1500,
-            election_timeout_max: 3000,
+            heartbeat_interval: 300,
+            election_timeout_min: 900,
+            election_timeout_max: 1400,
             install_snapshot_timeout: 10_000,
             max_payload_entries: 64,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(500),

@@ -111,6 +111,7 @@ impl Node {
             let Some(raft) = self.raft() else { return Err(Failure::new(libc::EAGAIN, "this node is changing pools")) };
             let answer = match raft.current_leader().await {
                 Some(leader) if leader.0 == self.uuid() => self.change_members(call.clone()).await,
+                Some(leader) if !self.is_connected(leader.0) => Err(Refusal::NoLeader),
                 Some(leader) => {
                     let Some(place) = self.place_of(leader.0) else { return Err(self.no_quorum(&Refusal::NoLeader)) };
                     match network::call(&self.links, &place, &call, CATCH_UP * 2).await {

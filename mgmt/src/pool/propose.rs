@@ -13,7 +13,7 @@ use crate::state::command::{Applied, Command};
 use crate::state::raft::{NodeId, Place};
 
 /// How long a change may take to be decided.
-const DECIDE: Duration = Duration::from_secs(15);
+const DECIDE: Duration = Duration::from_secs(20);
 /// How long one may take to reach this node after that.
 const APPLY: Duration = Duration::from_secs(10);
 
@@ -76,8 +76,13 @@ impl Node {
         match tokio::time::timeout(left.max(Duration::from_millis(1)), raft.client_write(command)).await {
             Ok(Ok(done)) => Ok((done.log_id.index, done.data)),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
-                match forward.leader_id.filter(|id| id.0 != self.uuid()).and_then(|id| self.place_of(id.0)) {
-                    Some(place) => Err((Refusal::NotLeader, Some(place))),
+                match forward
+                    .leader_id
+                    .filter(|id| id.0 != self.uuid())
+                    .and_then(|id| Some((id.0, self.place_of(id.0)?)))
+                {
+                    Some((uuid, _)) if !self.is_connected(uuid) => Err((Refusal::NoLeader, None)),
+                    Some((_, place)) => Err((Refusal::NotLeader, Some(place))),
                     None => Err((Refusal::NoLeader, None)),
                 }
             }

@@ -264,11 +264,14 @@ impl Node {
         let mut changes = self.store.changes();
         while !self.ending.get() {
             changes.mark_unchanged();
-            self.export();
             self.settle_membership();
-            self.tell_clients();
-            self.reconcile_bricks().await;
-            self.reconcile_heal().await;
+            // While the log of the pool we join has not reached us, an empty state says nothing about what should run.
+            if !self.store.local().joining {
+                self.export();
+                self.tell_clients();
+                self.reconcile_bricks().await;
+                self.reconcile_heal().await;
+            }
             tokio::select! {
                 _ = changes.changed() => {}
                 () = self.reconcile.notified() => {}
@@ -325,6 +328,9 @@ impl Node {
 
     async fn reconcile_heal(&self) {
         let _one = self.heal_services.lock().await;
+        if self.store.local().joining {
+            return;
+        }
         let volumes: Vec<Volume> = self.store.with_state(|state| state.volumes.values().cloned().collect());
         for volume in &volumes {
             if !self.wants_heal(volume) {
