@@ -12,6 +12,7 @@ use ladrillo_translator::locks::Locks;
 use ladrillo_translator::option::{Options, parse_bool};
 use ladrillo_translator::volfile::{Node, Volfile};
 use ladrillo_translator::{Event, Gfid, Parent, Runtime, Translator};
+use parking_lot::RwLock;
 
 use crate::storage::{Brick, Offload, Storage, StorageOptions};
 use crate::translators::access_control::AccessControl;
@@ -24,7 +25,7 @@ pub struct Graph {
     all: Vec<Arc<dyn Translator>>,
     locks: Option<Arc<Locks>>,
     brick: Arc<Brick>,
-    server_options: Options,
+    server_options: RwLock<Options>,
     names: Vec<String>,
     volume_id: Option<Gfid>,
     up: Arc<Up>,
@@ -168,7 +169,17 @@ impl Graph {
         let up = Arc::new(Up::default());
         let parent: Weak<dyn Parent> = Arc::downgrade(&(up.clone() as Arc<dyn Parent>));
         current.set_parent(parent, 0);
-        Ok(Graph { top: current, all, locks, brick, server_options, names, volume_id, up, passed })
+        Ok(Graph {
+            top: current,
+            all,
+            locks,
+            brick,
+            server_options: RwLock::new(server_options),
+            names,
+            volume_id,
+            up,
+            passed,
+        })
     }
 
     /// Where fops go in.
@@ -187,8 +198,35 @@ impl Graph {
     }
 
     /// Options of protocol/server.
-    pub fn server_options(&self) -> &Options {
-        &self.server_options
+    pub fn server_options(&self) -> Options {
+        self.server_options.read().clone()
+    }
+
+    /// Takes what a new volfile changes in translators that can change while they run: who may connect, and how locks tell of
+    /// contention. Returns the names of the volumes whose other changes wait for the next start.
+    ///
+    /// # Errors
+    /// An option that cannot be; nothing of that translator is changed then.
+    pub fn reconfigure(&self, old: &Volfile, new: &Volfile) -> Result<Vec<String>, GraphError> {
+        let mut waiting = Vec::new();
+        for node in &new.nodes {
+            match node.kind.as_str() {
+                "protocol/server" => {
+                    check_server(node)?;
+                    *self.server_options.write() = node.options.clone();
+                }
+                "features/locks" => {
+                    if let Some(locks) = &self.locks {
+                        let relevant = known(&node.options, ladrillo_translator::locks::OPTIONS);
+                        locks.reconfigure(&relevant).map_err(|e| wrong(node, e.to_string()))?;
+                    }
+                }
+                _ if OBSERVERS.contains(&node.kind.as_str()) => {}
+                _ if old.get(&node.name) != Some(node) => waiting.push(node.name.clone()),
+                _ => {}
+            }
+        }
+        Ok(waiting)
     }
 
     /// Whether a client may bind to `name`: any translator of the graph, or the brick's path.

@@ -106,7 +106,7 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     for passed in &graph.passed {
         tracing::debug!("{passed} is off and was passed over");
     }
-    let config = ServerConfig { addresses: addresses(graph.server_options(), args)?, executors: 0 };
+    let config = ServerConfig { addresses: addresses(&graph.server_options(), args)?, executors: 0 };
     let stop = Arc::new(AtomicBool::new(false));
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGTERM,
@@ -132,7 +132,10 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let health = watch_health(&graph, stop.clone());
     let janitor = keep_clean(&graph, stop.clone());
     let portmap = match (&glusterd, brick_name(args)) {
-        (Some(glusterd), Some(brick)) => Some(keep_signed_in(glusterd.clone(), brick, port, stop.clone())?),
+        (Some(glusterd), Some(brick)) => {
+            let changes = Changes { args: args.clone(), graph: graph.clone(), volfile };
+            Some(keep_signed_in(glusterd.clone(), brick, port, stop.clone(), changes)?)
+        }
         _ => None,
     };
     report.ready();
@@ -289,7 +292,13 @@ fn keep_clean(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> Option<JoinHandle<()
 /// Tells glusterd's portmapper our port, and again whenever glusterd comes back; signs out at the end.
 ///
 /// The first attempt is made before this returns, so that clients find the brick as soon as the start is reported.
-fn keep_signed_in(glusterd: Glusterd, brick: String, port: u16, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+fn keep_signed_in(
+    glusterd: Glusterd,
+    brick: String,
+    port: u16,
+    stop: Arc<AtomicBool>,
+    mut changes: Changes,
+) -> io::Result<JoinHandle<()>> {
     let first = sign_in(&glusterd, &brick, port);
     if let Err(e) = &first {
         tracing::warn!(%glusterd, error = %e, "signing in at glusterd; trying again");
@@ -301,12 +310,19 @@ fn keep_signed_in(glusterd: Glusterd, brick: String, port: u16, stop: Arc<Atomic
                 std::thread::park_timeout(AGAIN);
                 if !stop.load(Ordering::Acquire) {
                     connection = sign_in(&glusterd, &brick, port).ok();
+                    if connection.is_some()
+                        && let Err(e) = changes.take(&glusterd)
+                    {
+                        tracing::error!(%glusterd, error = %e, "taking the changes of the volume's options");
+                    }
                 }
                 continue;
             };
             match client.listen(Duration::from_millis(500)) {
-                Ok(Some((callback::PROGRAM, procedure))) => {
-                    tracing::info!(procedure, "glusterd has news; options of a running brick change at its next start");
+                Ok(Some((callback::PROGRAM, _))) => {
+                    if let Err(e) = changes.take(&glusterd) {
+                        tracing::error!(%glusterd, error = %e, "taking the changes of the volume's options");
+                    }
                 }
                 Ok(_) => {}
                 Err(e) => {
@@ -321,6 +337,30 @@ fn keep_signed_in(glusterd: Glusterd, brick: String, port: u16, stop: Arc<Atomic
         }
     };
     std::thread::Builder::new().name("portmap".to_owned()).spawn(keep)
+}
+
+/// What is needed to take a changed volfile while the brick runs.
+struct Changes {
+    args: Args,
+    graph: Arc<Graph>,
+    volfile: Volfile,
+}
+
+impl Changes {
+    fn take(&mut self, glusterd: &Glusterd) -> Result<(), Failure> {
+        if self.args.volfile_id.is_none() || self.args.volfile.is_some() {
+            return Ok(());
+        }
+        let mut new = Volfile::parse(volfile_text(&self.args, Some(glusterd))?)?;
+        override_options(&mut new, &self.args.xlator_option)?;
+        if new == self.volfile {
+            return Ok(());
+        }
+        let waiting = self.graph.reconfigure(&self.volfile, &new)?;
+        tracing::info!(next_start = ?waiting, "the volume's options have changed");
+        self.volfile = new;
+        Ok(())
+    }
 }
 
 fn sign_in(glusterd: &Glusterd, brick: &str, port: u16) -> io::Result<Client> {

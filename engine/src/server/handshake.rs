@@ -94,7 +94,7 @@ impl Client {
         if text("subdir-mount").is_some_and(|d| !d.is_empty() && d != "/") {
             return Err((errno::EOPNOTSUPP, "mounting a sub-directory is not supported by this brick yet".to_owned()));
         }
-        authenticate(graph.server_options(), &subvolume, self.peer, request)?;
+        authenticate(&graph.server_options(), &subvolume, self.peer, request)?;
         if self.session.is_some() {
             // A second SETVOLUME on one connection changes nothing for the same client, and is refused for another.
             if self.session.as_ref().is_some_and(|s| s.uid == uid && s.subvolume == subvolume) {

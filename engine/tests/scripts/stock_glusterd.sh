@@ -29,6 +29,21 @@ pkill -9 -x glusterd && echo two > g && same "$(cat g)" two "without glusterd"
 glusterd && within 20 online "Y Y Y"
 same "$(pgrep -x glusterfsd | paste -sd' ')" "$pids" "brick processes after glusterd's return"
 
+# A changed option reaches running bricks: who may connect. The volfile is that of a client outside the pool, which has no
+# password. The client that was there stays.
+g volume set gv0 auth.allow 10.99.99.99
+mkdir -p "$T/other"
+taken() { grep -q "options have changed" "$T"/log/bricks/*-b1.log; }
+within 10 taken
+glusterfs -f "$T/lib/vols/gv0/gv0.tcp-fuse.vol" --log-file="$T/log/other.log" "$T/other" || true
+refused() { grep -q 'client refused.*Authentication failed' "$T"/log/bricks/*-b1.log; }
+within 10 refused
+stat "$T/other/f" 2>/dev/null && fail "a client that is not allowed gets in"
+umount -l "$T/other" 2>/dev/null || true
+same "$(cat f)" one "the client that was there"
+g volume reset gv0 auth.allow
+same "$(pgrep -x glusterfsd | paste -sd' ')" "$pids" "brick processes after volume set"
+
 # A brick dies, is started by force, and heals.
 kill -9 "$(cat /run/gluster/vols/gv0/debian1-*-b3.pid)"
 within 10 online "Y Y N"
