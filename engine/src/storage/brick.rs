@@ -135,7 +135,7 @@ impl Brick {
         let hidden_ino = sys::fstat(&hidden).map_err(io("stat of .glusterfs"))?.st_ino;
         let brick = Brick {
             name: name.to_owned(),
-            inodes: InodeTable::new(options.inode_cache),
+            inodes: InodeTable::new(options.inode_cache.min(descriptors() / 4)),
             files: OpenFiles::default(),
             path,
             hidden_ino,
@@ -487,6 +487,12 @@ impl Brick {
         }
         Ok(path)
     }
+}
+
+/// How many descriptors the process may have: each remembered inode takes one.
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
 }
 
 /// An entry, for messages.

@@ -591,3 +591,151 @@ fn open_or_make(path: &Path) -> Result<OwnedFd, Errno> {
     }
     rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{InPlace, Storage, StorageOptions};
+    use futures::executor::block_on;
+
+    struct Fixture {
+        path: PathBuf,
+        index: Index,
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+
+    fn fixture() -> Option<Fixture> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: trusted xattrs need root");
+            return None;
+        }
+        let path = std::env::temp_dir().join(format!("ladrillo-index-{}-{}", std::process::id(), Gfid::random()));
+        std::fs::create_dir_all(&path).unwrap();
+        let storage = Storage::open("posix", StorageOptions::new(&path), Arc::new(InPlace)).unwrap();
+        let options = Options::new()
+            .with("index-base", path.join(".glusterfs/indices").to_str().unwrap())
+            .with("xattrop-dirty-watchlist", "trusted.afr.dirty")
+            .with("xattrop-pending-watchlist", "trusted.afr.gv0-");
+        let index = Index::open("index", &options, Arc::new(storage)).unwrap();
+        Some(Fixture { path, index })
+    }
+
+    impl Fixture {
+        fn run(&self, fop: Fop) -> FopResult {
+            block_on(self.index.submit(&Context::root(), fop))
+        }
+
+        fn xattrop(&self, key: &str, counters: [i32; 3], xdata: Dict) -> FopResult {
+            let raw: Vec<u8> = counters.iter().flat_map(|n| n.to_be_bytes()).collect();
+            let xattrs = Dict::new().with(key.to_owned(), Value::Ptr(raw.into()));
+            self.run(Fop::Xattrop { gfid: Gfid::ROOT, kind: XattropKind::AddArray, xattrs, xdata })
+        }
+
+        /// What a client reads in a virtual directory, without `.` and `..`.
+        fn names(&self, gfid: Gfid, anonymous: bool) -> FopResult<Vec<String>> {
+            let fd = FdId(77);
+            if !anonymous {
+                self.run(Fop::Opendir { gfid, fd, xdata: Dict::new() })?;
+            }
+            let file = File { gfid, fd: (!anonymous).then_some(fd) };
+            let reply = self.run(Fop::Readdir { file, offset: 0, size_bytes: 65536, xdata: Dict::new() })?;
+            let Reply::Entries { entries, .. } = reply else { panic!("no entries") };
+            if !anonymous {
+                self.run(Fop::Releasedir { file })?;
+            }
+            let names = entries.into_iter().map(|e| String::from_utf8(e.name.to_vec()).unwrap());
+            Ok(names.filter(|n| n != "." && n != "..").collect())
+        }
+
+        fn virtual_gfid(&self, key: &'static str) -> Gfid {
+            let reply = self.run(Fop::Getxattr { gfid: Gfid::ROOT, name: key.into(), xdata: Dict::new() }).unwrap();
+            let Reply::Xattrs { xattrs, .. } = reply else { panic!("no xattrs") };
+            xattrs.gfid(key).expect("16 bytes")
+        }
+
+        fn count(&self) -> i64 {
+            let name = "glusterfs.xattrop_index_count";
+            let reply = self.run(Fop::Getxattr { gfid: Gfid::ROOT, name: name.into(), xdata: Dict::new() }).unwrap();
+            let Reply::Xattrs { xattrs, .. } = reply else { panic!("no xattrs") };
+            xattrs.int(name).unwrap()
+        }
+
+        fn link_count(&self) -> i64 {
+            let mut xdata = Dict::new();
+            xdata.set_str("link-count", "glusterfs.xattrop_index_count");
+            let reply = self.run(Fop::Lookup { gfid: Gfid::ROOT, entry: None, xdata }).unwrap();
+            reply.xdata().int("link-count").unwrap()
+        }
+    }
+
+    #[test]
+    fn an_inode_is_indexed_exactly_while_a_mark_is_not_zero() {
+        let Some(f) = fixture() else { return };
+        let xattrop = f.virtual_gfid("glusterfs.xattrop_index_gfid");
+        let root = vec![Gfid::ROOT.to_string()];
+        assert_eq!((f.count(), f.link_count()), (0, 0));
+        f.xattrop("trusted.afr.gv0-client-0", [1, 0, 0], Dict::new()).unwrap();
+        assert_eq!((f.names(xattrop, true).unwrap(), f.count(), f.link_count()), (root.clone(), 1, 1));
+        f.xattrop("trusted.afr.gv0-client-0", [1, 0, 0], Dict::new()).unwrap();
+        f.xattrop("trusted.afr.gv0-client-0", [-1, 0, 0], Dict::new()).unwrap();
+        assert_eq!(f.names(xattrop, false).unwrap(), root, "one is left");
+        f.xattrop("trusted.afr.gv0-client-0", [-1, 0, 0], Dict::new()).unwrap();
+        assert_eq!((f.names(xattrop, true).unwrap().len(), f.count(), f.link_count()), (0, 0, 0));
+        // Marks nobody watches, and reading alone, leave no trace.
+        f.xattrop("trusted.afr.other-client-0", [1, 0, 0], Dict::new()).unwrap();
+        f.xattrop("trusted.afr.gv0-client-0", [0, 0, 0], Dict::new()).unwrap();
+        assert_eq!(f.count(), 0);
+        let dirty = f.virtual_gfid("glusterfs.xattrop_dirty_gfid");
+        f.xattrop("trusted.afr.dirty", [0, 0, 1], Dict::new()).unwrap();
+        assert_eq!((f.names(dirty, true).unwrap(), f.count()), (root, 0));
+    }
+
+    #[test]
+    fn names_that_changed_are_kept_for_granular_heal() {
+        let Some(f) = fixture() else { return };
+        let key = |key: &'static str, name: &'static str| {
+            let mut xdata = Dict::new();
+            xdata.set_str(key, name);
+            xdata
+        };
+        f.xattrop("trusted.afr.gv0-client-1", [0, 0, 1], key("glusterfs.xattrop-entry-create", "made")).unwrap();
+        let changes = f.virtual_gfid("glusterfs.xattrop_entry_changes_gfid");
+        let entry = Entry { parent: changes, name: Gfid::ROOT.to_string().into() };
+        let found = f.run(Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry.clone()), xdata: Dict::new() }).unwrap();
+        let Reply::Lookup { iatt, .. } = found else { panic!("no lookup") };
+        assert!(iatt.is_dir());
+        assert_eq!(f.names(iatt.gfid, false).unwrap(), ["made"]);
+        // Heal takes a name away, then the directory.
+        let name = Entry { parent: iatt.gfid, name: "made".into() };
+        f.run(Fop::Unlink { entry: name, flags: 0, xdata: Dict::new() }).unwrap();
+        assert!(f.names(iatt.gfid, false).unwrap().is_empty());
+        f.run(Fop::Rmdir { entry, flags: 1, xdata: Dict::new() }).unwrap();
+        assert_eq!(f.names(iatt.gfid, false).unwrap_err().errno, errno::ENOENT);
+        // Names that leave the index are refused before anything is marked.
+        let refused = f.xattrop("trusted.afr.gv0-client-1", [0, 0, 1], key("glusterfs.xattrop-entry-create", "../x"));
+        assert_eq!(refused.unwrap_err().errno, errno::EINVAL);
+    }
+
+    #[test]
+    fn xattrops_at_once_leave_index_and_marks_agreeing() {
+        let Some(f) = fixture() else { return };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        f.xattrop("trusted.afr.gv0-client-2", [1, 0, 0], Dict::new()).unwrap();
+                        f.xattrop("trusted.afr.gv0-client-2", [-1, 0, 0], Dict::new()).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(f.count(), 0);
+        f.xattrop("trusted.afr.gv0-client-2", [1, 0, 0], Dict::new()).unwrap();
+        assert_eq!(f.count(), 1);
+    }
+}
