@@ -159,6 +159,7 @@ impl Peer {
                 .with("transport.socket.connect-path", brick.path("brick.socket").display().to_string()),
         }
         .with("remote-subvolume", "/brick")
+        .with("ping-timeout", "2")
         .with("process-name", "test");
         let client = Client::new("b-client-0", &options, Arc::new(RingRuntime::new()), Arc::new(TcpConnector)).unwrap();
         let events = Arc::new(Listening::default());
@@ -228,6 +229,9 @@ fn every_procedure_is_understood_by_a_stock_brick() {
         files(&peer).await;
         xattrs(&peer).await;
         locks(&brick, &peer).await;
+        // Longer than ping-timeout: the brick answers PING.
+        sleep(Duration::from_secs(3)).await;
+        assert!(!peer.events.events.lock().iter().any(|event| matches!(event, Event::Down)), "PING unanswered");
         peer.client.stop();
     });
 }

@@ -49,7 +49,7 @@ pub struct Caller {
     /// Effective group id.
     pub gid: u32,
     /// Supplementary groups.
-    pub groups: Vec<u32>,
+    pub groups: Arc<[u32]>,
     /// Lock owner.
     pub lock_owner: Bytes,
     /// Reserved flags (v3).
@@ -76,7 +76,7 @@ impl Credential {
             Credential::GlusterfsV2(caller) | Credential::GlusterfsV3(caller) => Some(Context {
                 uid: caller.uid,
                 gid: caller.gid,
-                groups: Arc::from(caller.groups.as_slice()),
+                groups: caller.groups.clone(),
                 pid: caller.pid,
                 lock_owner: LockOwner(caller.lock_owner.clone()),
                 birth: caller.birth,
@@ -136,7 +136,7 @@ impl Caller {
             pid: context.pid,
             uid: context.uid,
             gid: context.gid,
-            groups: context.groups.to_vec(),
+            groups: context.groups.clone(),
             lock_owner,
             flags: 0,
             birth: context.birth,
@@ -180,10 +180,7 @@ impl Caller {
         if count > reader.left() / 4 {
             return Err(DecodeError::TooLong { what: "groups", length: count, limit: reader.left() / 4 });
         }
-        caller.groups.reserve_exact(count);
-        for _ in 0..count {
-            caller.groups.push(reader.u32("group")?);
-        }
+        caller.groups = (0..count).map(|_| reader.u32("group")).collect::<Result<_, _>>()?;
         caller.lock_owner = reader.opaque("lock owner", MAX_AUTH_BYTES)?;
         Ok(caller)
     }

@@ -375,7 +375,7 @@ impl Inner {
         if !self.settings.send_gids
             && let Credential::GlusterfsV3(caller) = &mut credential
         {
-            caller.groups.clear();
+            caller.groups = Arc::default();
         }
         credential
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::channel::oneshot;
 use ladrillo_translator::error::errno;
-use ladrillo_translator::{FopError, Payload, Runtime};
+use ladrillo_translator::{Context, FopError, Payload, Runtime};
 use ladrillo_transport::program::{callback, dump};
 use ladrillo_transport::rpc::{self, AcceptStatus, Incoming};
 use ladrillo_transport::xdr::Writer;
@@ -216,7 +216,7 @@ impl Session {
 
     async fn ping(&self) {
         let procedure = (dump::PROGRAM, dump::VERSION, dump::PROC_PING);
-        let _ = self.call(procedure, &Credential::None, None, |_| Ok(Payload::empty())).await;
+        let _ = self.call(procedure, &Credential::v2(&Context::root()), None, |_| Ok(Payload::empty())).await;
         self.pinging.store(false, Ordering::Release);
     }
 
