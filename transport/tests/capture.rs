@@ -132,6 +132,36 @@ fn the_end_of_a_directory_is_marked_as_stock_does() {
     assert!(ends > 0);
 }
 
+/// Rule 2 of the design: file data is never copied between the record and whoever uses it.
+#[test]
+fn payloads_stay_where_they_were_received() {
+    let copied = ladrillo_translator::payload::copied_bytes();
+    let mut seen = 0;
+    for pair in fop_pairs() {
+        let (data, record) = match FopKind::from_procedure(pair.header.procedure) {
+            Some(FopKind::Write) => {
+                let fop = fop4::decode_request(pair.header.procedure, pair.arguments.clone()).unwrap();
+                let (_, message) = fop4::encode_request(&fop).unwrap();
+                let Fop::Write { data, .. } = fop else { panic!("a write") };
+                assert_eq!(message.payload.as_slice().as_ptr(), data.as_slice().as_ptr(), "shared on the way out");
+                (data, &pair.call)
+            }
+            Some(kind @ FopKind::Read) => {
+                let (result, _) = fop4::decode_reply(kind, pair.result.clone()).unwrap();
+                let message = fop4::encode_reply(kind, &result, None);
+                let Ok(Reply::Read { data, .. }) = result else { panic!("a read") };
+                assert_eq!(message.payload.as_slice().as_ptr(), data.as_slice().as_ptr(), "shared on the way out");
+                (data, &pair.reply)
+            }
+            _ => continue,
+        };
+        assert!(!data.is_empty() && record.as_ptr_range().contains(&data.as_slice().as_ptr()), "sliced on the way in");
+        seen += 1;
+    }
+    assert!(seen >= 2);
+    assert_eq!(ladrillo_translator::payload::copied_bytes(), copied);
+}
+
 /// Every cut of every record of the session is refused or understood, and never panics.
 #[test]
 fn truncated_records_never_panic() {
