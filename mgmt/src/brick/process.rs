@@ -120,17 +120,6 @@ impl Daemon {
             _ => Ok(()),
         }
     }
-
-    /// Sends it a signal, if it runs; whether it did.
-    ///
-    /// # Errors
-    /// Those of kill.
-    pub fn signal(&self, signal: Signal) -> io::Result<bool> {
-        match self.pid().and_then(to_pid) {
-            Some(pid) => kill(pid, signal).map(|()| true),
-            None => Ok(false),
-        }
-    }
 }
 
 fn kill(pid: Pid, signal: Signal) -> io::Result<()> {

@@ -57,7 +57,12 @@ impl Node {
                     }
                 }
                 let op_ret = i32::try_from(text.len()).unwrap_or(i32::MAX);
-                GetspecReply { op_ret, op_errno: 0, spec: text.into(), xdata: self.servers_list() }.encode()
+                let mut xdata = self.servers_list();
+                if let Some(volume) = key.strip_prefix("shd/").filter(|_| local) {
+                    // GlusterFS's own heal service writes its pid where this says.
+                    xdata.set_str("pidfile", self.places.heal_pid(volume).to_string_lossy().into_owned());
+                }
+                GetspecReply { op_ret, op_errno: 0, spec: text.into(), xdata }.encode()
             }
             Err(reason) => {
                 tracing::warn!("volfile {key} for {}: {reason}", describe(client));
@@ -263,13 +268,12 @@ impl Node {
                 changed |= now != *seen;
                 *seen = now;
             }
-            if changed {
-                if let Ok((procedure, body)) = Callback::Fetchspec.encode()
-                    && let Ok(record) = rpc::call(next_xid(), callback::PROGRAM, callback::VERSION, procedure, body)
-                    && client.outgoing.try_send(record).is_err()
-                {
-                    tracing::warn!("{} does not read; it is not told of its new volfile", describe(&client));
-                }
+            if changed
+                && let Ok((procedure, body)) = Callback::Fetchspec.encode()
+                && let Ok(record) = rpc::call(next_xid(), callback::PROGRAM, callback::VERSION, procedure, body)
+                && client.outgoing.try_send(record).is_err()
+            {
+                tracing::warn!("{} does not read; it is not told of its new volfile", describe(&client));
             }
         }
     }

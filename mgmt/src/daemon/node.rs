@@ -16,7 +16,6 @@ use super::config::Config;
 use super::peer::{PeerAnswer, PeerCall, Pong, PoolTag};
 use crate::brick::Places;
 use crate::net::link::Links;
-use crate::net::socket::connect_blocking;
 use crate::pool::network::{self, Network};
 use crate::state::model::{Peer, State};
 use crate::state::raft::{NodeId, Place, Raft};
@@ -53,7 +52,7 @@ pub struct Node {
     /// One change of this node's heal services at a time.
     pub heal_services: tokio::sync::Mutex<()>,
     /// How the last start of each volume went here, by the volume's count of starts.
-    pub start_outcomes: RefCell<HashMap<Uuid, (u64, Result<(), crate::api::Failure>)>>,
+    pub start_outcomes: RefCell<HashMap<Uuid, StartOutcome>>,
     /// One change of the pool's membership at a time.
     pub membership: tokio::sync::Mutex<()>,
     /// Set when glusterd is to end.
@@ -61,6 +60,9 @@ pub struct Node {
     /// Restarts of heal services: when next, and after how long a wait.
     pub heal_backoff: RefCell<BTreeMap<String, (Instant, Duration)>>,
 }
+
+/// A volume's count of starts, and how that start went on this node.
+pub type StartOutcome = (u64, Result<(), crate::api::Failure>);
 
 struct Seen {
     connected: bool,
@@ -311,9 +313,4 @@ pub async fn resolve(host: &str) -> Vec<IpAddr> {
 /// Whether an address is this machine's: one can be bound to it.
 pub fn is_local_address(address: IpAddr) -> bool {
     !address.is_unspecified() && std::net::UdpSocket::bind((address, 0)).is_ok()
-}
-
-/// Whether somebody answers on a TCP port, tried for a short while.
-pub fn answers(address: IpAddr, port: u16) -> bool {
-    connect_blocking(&address.to_string(), port, None, Duration::from_millis(200)).is_ok()
 }

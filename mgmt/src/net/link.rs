@@ -31,13 +31,18 @@ struct Job {
     answer: oneshot::Sender<io::Result<Bytes>>,
 }
 
+type Queues = HashMap<(String, u16), mpsc::Sender<Job>>;
+
 type Pending = Rc<RefCell<HashMap<u32, oneshot::Sender<io::Result<Bytes>>>>>;
+
+/// An open connection: its stream, the calls that wait on it, whether it still lives.
+type Open = (Rc<dyn Stream>, Pending, Rc<RefCell<bool>>);
 
 /// The links of one glusterd. A handle: cheap to clone, may be used from any task.
 #[derive(Clone)]
 pub struct Links {
     open: mpsc::UnboundedSender<(String, u16, mpsc::Receiver<Job>)>,
-    queues: Arc<Mutex<HashMap<(String, u16), mpsc::Sender<Job>>>>,
+    queues: Arc<Mutex<Queues>>,
 }
 
 impl Links {
@@ -94,7 +99,7 @@ fn ended() -> io::Error {
 
 /// Serves one address until its queue is dropped.
 async fn serve(host: String, port: u16, source: Option<IpAddr>, mut jobs: mpsc::Receiver<Job>) {
-    let mut connection: Option<(Rc<dyn Stream>, Pending, Rc<RefCell<bool>>)> = None;
+    let mut connection: Option<Open> = None;
     let mut failed: Option<(Instant, io::ErrorKind, String)> = None;
     let mut xid = 0u32;
     while let Some(job) = jobs.recv().await {

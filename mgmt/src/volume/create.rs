@@ -81,7 +81,7 @@ impl Node {
         if bricks.is_empty() || bricks.len() > MAX_BRICKS {
             return Err(invalid(format!("a volume has 1 to {MAX_BRICKS} bricks")));
         }
-        if bricks.len() % copies != 0 {
+        if !bricks.len().is_multiple_of(copies) {
             return Err(invalid(format!(
                 "number of bricks is not a multiple of replica count ({} bricks, replica {copies})",
                 bricks.len()

@@ -283,10 +283,11 @@ impl Node {
     /// Once the log we joined names us, we are in.
     fn settle_membership(&self) {
         let local = self.store.local();
-        if local.joining && self.voters().iter().any(|voter| voter.0 == local.uuid) {
-            if let Err(error) = self.update_local(|local| local.joining = false) {
-                tracing::error!("{error}");
-            }
+        if local.joining
+            && self.voters().iter().any(|voter| voter.0 == local.uuid)
+            && let Err(error) = self.update_local(|local| local.joining = false)
+        {
+            tracing::error!("{error}");
         }
     }
 
