@@ -52,3 +52,8 @@ fn three_bricks_under_stock_replicate_and_heal() {
 fn bricks_under_stock_glusterd() {
     play("stock_glusterd", 300);
 }
+
+#[test]
+fn a_brick_changes_hands_in_place() {
+    play("adopted", 120);
+}

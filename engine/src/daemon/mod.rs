@@ -91,6 +91,12 @@ fn start_log(args: &Args) -> Result<Log, Failure> {
 
 fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let log = start_log(args)?;
+    // A thread that panics would leave a brick that answers some clients and not others: better none, so that they turn
+    // to the other copies and glusterd starts it anew.
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!("{panic}");
+        std::process::abort();
+    }));
     tracing::info!(version = args::VERSION.lines().last().unwrap_or(""), "starting");
     process::raise_file_limit();
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -106,7 +112,14 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     for passed in &graph.passed {
         tracing::debug!("{passed} is off and was passed over");
     }
-    let config = ServerConfig { addresses: addresses(&graph.server_options(), args)?, executors: 0 };
+    let options = graph.server_options();
+    let executors = match ["event-threads", "server.event-threads"].iter().find_map(|key| options.get(key)) {
+        Some(text) => {
+            text.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(|| format!("event-threads {text:?}"))?
+        }
+        None => 0,
+    };
+    let config = ServerConfig { addresses: addresses(&options, args)?, executors };
     let stop = Arc::new(AtomicBool::new(false));
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGTERM,
@@ -256,13 +269,27 @@ fn watch_health(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> Option<JoinHandle<
     if interval == 0 {
         return None;
     }
+    let patience = Duration::from_secs(graph.brick().options.health_check_timeout_s.max(1));
     let path = graph.brick().path.clone();
     let watch = move || {
         while !stop.load(Ordering::Acquire) {
-            if let Err(e) = crate::storage::brick::health_check(&path) {
-                tracing::error!(brick = %path.display(), error = %e, "health check failed: ending the brick");
+            let (done, outcome) = std::sync::mpsc::channel();
+            let checked = path.clone();
+            // In a thread of its own: a disk that hangs keeps whoever touches it.
+            let check = move || drop(done.send(crate::storage::brick::health_check(&checked)));
+            let failure = match std::thread::Builder::new().name("health-check".to_owned()).spawn(check) {
+                Ok(_) => match outcome.recv_timeout(patience) {
+                    Ok(result) => result.err(),
+                    Err(_) => Some(io::Error::from(io::ErrorKind::TimedOut)),
+                },
+                Err(e) => Some(e),
+            };
+            if let Some(error) = failure {
+                tracing::error!(brick = %path.display(), %error, "health check failed: ending the brick");
                 let _ = signal_hook::low_level::raise(signal_hook::consts::SIGTERM);
-                return;
+                // A clean end may wait for that disk for ever.
+                std::thread::sleep(patience);
+                std::process::exit(1);
             }
             std::thread::park_timeout(Duration::from_secs(interval));
         }

@@ -36,6 +36,8 @@ pub struct StorageOptions {
     pub brick_owner: (Option<u32>, Option<u32>),
     /// `health-check-interval` in seconds, 30 by default; 0 = off.
     pub health_check_interval_s: u64,
+    /// `health-check-timeout` in seconds, 20 by default.
+    pub health_check_timeout_s: u64,
     /// `max-hardlinks`, 100 by default; 0 = no limit of ours.
     pub max_hardlinks: u32,
     /// `o-direct`: O_DIRECT on every open.
@@ -80,6 +82,7 @@ impl StorageOptions {
             masks: Masks { create: 0o7777, create_directory: 0o7777, force_create: 0, force_directory: 0 },
             brick_owner: (None, None),
             health_check_interval_s: 30,
+            health_check_timeout_s: 20,
             max_hardlinks: 100,
             o_direct: false,
             inode_cache: 16384,
@@ -132,6 +135,10 @@ impl StorageOptions {
                     parsed.health_check_interval_s =
                         parse_int(value).and_then(|n| u64::try_from(n).ok()).ok_or_else(wrong)?;
                 }
+                "health-check-timeout" => {
+                    parsed.health_check_timeout_s =
+                        parse_int(value).and_then(|n| u64::try_from(n).ok()).ok_or_else(wrong)?;
+                }
                 "max-hardlinks" => {
                     parsed.max_hardlinks = parse_int(value).and_then(|n| u32::try_from(n).ok()).ok_or_else(wrong)?;
                 }
@@ -142,7 +149,6 @@ impl StorageOptions {
                 | "mandate-attribute"
                 | "linux-aio"
                 | "linux-io_uring"
-                | "health-check-timeout"
                 | "batch-fsync-mode"
                 | "batch-fsync-delay-usec"
                 | "gfid2path-separator"

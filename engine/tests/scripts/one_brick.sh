@@ -77,4 +77,12 @@ cd / && umount "$T/mnt"
 pid=$(cat /run/b1.pid) && kill "$pid"
 within 10 test ! -e "/proc/$pid"
 [ ! -e /run/b1.pid ] && [ ! -e /run/b1.socket ] || fail "left behind after SIGTERM"
+# A disk that fails ends its brick.
+new_brick 2
+sed -i 's/option fips-mode-rchecksum on/&\n    option health-check-interval 1/' "$T/b2.vol"
+start_brick 2
+pid=$(cat /run/b2.pid)
+rm -f "$T/b2/.glusterfs/health_check" && mkdir "$T/b2/.glusterfs/health_check"
+within 20 test ! -e "/proc/$pid"
+grep -q "health check failed" "$T/log/b2.log" || fail "no reason in the log"
 echo PASSED
