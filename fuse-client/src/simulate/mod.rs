@@ -397,6 +397,13 @@ impl World {
         }
         self.handle.sleep(Duration::from_secs(60)).await;
         self.wait_until_clean().await;
+        for brick in &self.bricks {
+            let open = brick.memory.open_count();
+            if open > 0 {
+                let what = format!("brick {}: {open} files are open, and all were released", brick.number);
+                self.record.lock().violation(what);
+            }
+        }
         for client in clients.iter().chain(healers) {
             self.end(client);
         }
@@ -477,6 +484,29 @@ mod tests {
         assert_eq!((one.digest, one.polls, one.simulated), (two.digest, two.polls, two.simulated));
         assert_ne!(one.digest, simulate(8, &plan).digest);
         assert!(one.succeeded > 100 && one.faults > 0, "{one:?}");
+    }
+
+    /// The first of `seeds` that breaks a promise with this bug planted.
+    fn caught(bug: Sabotage, seeds: u64) -> Option<u64> {
+        (1..=seeds).find(|seed| {
+            let outcome = simulate(*seed, &Plan { bug: Some(bug), ..Plan::default() });
+            !outcome.violations.is_empty() && simulate(*seed, &Plan::default()).violations.is_empty()
+        })
+    }
+
+    #[test]
+    fn a_skipped_post_op_is_caught() {
+        assert!(caught(Sabotage::SkipPostOp, 50).is_some());
+    }
+
+    #[test]
+    fn a_heal_from_the_wrong_source_is_caught() {
+        assert!(caught(Sabotage::HealFromWrongSource, 50).is_some());
+    }
+
+    #[test]
+    fn an_acknowledgement_at_one_copy_is_caught() {
+        assert!(caught(Sabotage::AckAtOneCopy, 50).is_some());
     }
 
     #[test]

@@ -98,6 +98,7 @@ impl Memory {
         let mut marks: Marks = state
             .inodes
             .values()
+            .filter(|inode| inode.nlink > 0)
             .flat_map(|inode| inode.xattrs.iter().map(|(key, value)| (inode.gfid, key.clone(), value.clone())))
             .filter(|(_, key, value)| key.starts_with(index::MARKS) && value.iter().any(|byte| *byte != 0))
             .collect();
@@ -466,6 +467,7 @@ impl Brick<'_> {
             Some(gfid) if !gfid.is_null() => gfid,
             _ => return Err(FopError::new(errno::EPERM, "a creating fop without gfid-req")),
         };
+        self.state.set_aside_unlinked(gfid);
         if self.state.inodes.contains_key(&gfid) {
             // Healers recreate names this way: one of several hard links (posix_create_link_if_gfid_exists).
             if xdata.contains("glusterfs-internal-fop")

@@ -70,6 +70,7 @@ pub(super) struct State {
     pub inodes: HashMap<Gfid, Inode>,
     pub fds: HashMap<(ClientId, FdId), OpenFile>,
     pub index: Index,
+    next_ghost: u64,
 }
 
 impl Directory {
@@ -238,7 +239,12 @@ fn not_a_file(gfid: Gfid, content: &Content) -> FopError {
 impl State {
     pub fn new(now: Timespec) -> State {
         let root = Inode::new(Gfid::ROOT, 0o040755, Content::Directory(Directory::new(Gfid::ROOT)), now);
-        State { inodes: HashMap::from([(Gfid::ROOT, root)]), fds: HashMap::new(), index: Index::default() }
+        State {
+            inodes: HashMap::from([(Gfid::ROOT, root)]),
+            fds: HashMap::new(),
+            index: Index::default(),
+            next_ghost: 0,
+        }
     }
 
     /// An inode that has a name; ESTALE for others, as bricks answer for a gfid without a handle.
@@ -271,6 +277,21 @@ impl State {
         if self.inodes.get(&gfid).is_some_and(|inode| inode.nlink == 0 && inode.open_count == 0) {
             self.inodes.remove(&gfid);
         }
+    }
+
+    /// Makes room for a new inode of the gfid of one that lost its last name but is still open: that one lives on under
+    /// a number of its own until it is closed (a brick keeps it in `.glusterfs/unlink`).
+    pub fn set_aside_unlinked(&mut self, gfid: Gfid) {
+        if self.inodes.get(&gfid).is_none_or(|inode| inode.nlink > 0) {
+            return;
+        }
+        let mut ghost = [0xff; 16];
+        ghost[8..].copy_from_slice(&self.next_ghost.to_be_bytes());
+        self.next_ghost += 1;
+        if let Some(inode) = self.inodes.remove(&gfid) {
+            self.inodes.insert(Gfid(ghost), inode);
+        }
+        self.fds.values_mut().filter(|open| open.gfid == gfid).for_each(|open| open.gfid = Gfid(ghost));
     }
 
     pub fn close(&mut self, client: ClientId, fd: FdId) {

@@ -174,9 +174,13 @@ fn an_unlinked_file_lives_while_it_is_open() {
     assert_eq!(code(&brick, unlink(Gfid::ROOT, "f")), 0);
     assert_eq!(read(&brick, file), b"hello");
     assert_eq!(code(&brick, Fop::Stat { gfid: gfid(2), xdata: Dict::new() }), errno::ESTALE);
+    // A healer brings the name back: a new inode of the same gfid; who has the old one open keeps it.
+    assert_eq!(code(&brick, mknod(Gfid::ROOT, "f", gfid(2))), 0);
+    assert_eq!(code(&brick, write(anonymous(gfid(2)), 0, b"new")), 0);
+    assert_eq!((read(&brick, file), read(&brick, anonymous(gfid(2)))), (b"hello".to_vec(), b"new".to_vec()));
     assert_eq!(code(&brick, Fop::Release { file }), 0);
     assert_eq!(code(&brick, write(file, 0, b"x")), errno::EBADFD);
-    assert_eq!(brick.state.lock().inodes.len(), 1);
+    assert_eq!(brick.state.lock().inodes.len(), 2);
 }
 
 #[test]

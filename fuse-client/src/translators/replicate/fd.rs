@@ -88,6 +88,13 @@ impl Replicate {
             Fop::Open { gfid: open.gfid, flags: open.flags & !ONCE_ONLY, fd, xdata: Default::default() }
         };
         let replies = self.send(missing, &self.root_context(0), |_| fop.clone()).await;
+        if self.open_file(fd).is_none() {
+            // Released meanwhile.
+            let file = File { gfid: open.gfid, fd: Some(fd) };
+            let release = if open.is_dir { Fop::Releasedir { file } } else { Fop::Release { file } };
+            self.send(missing, &self.root_context(0), |_| release.clone()).await;
+            return;
+        }
         let mut opened = open.opened.lock();
         for (child, reply) in replies {
             match reply {

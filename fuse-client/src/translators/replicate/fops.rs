@@ -31,7 +31,7 @@ impl Replicate {
         let on = successes(&replies);
         if !self.has_quorum(on) {
             let error = self.weigh_errors(&replies);
-            self.send(on, context, |_| {
+            self.send(self.everyone(), context, |_| {
                 let file = ladrillo_translator::fop::File { gfid, fd: Some(fd) };
                 if is_dir { Fop::Releasedir { file } } else { Fop::Release { file } }
             })
@@ -66,7 +66,8 @@ impl Replicate {
                 this.end_session(&inode).await;
             }
             this.files.lock().remove(&fd);
-            this.send(open.on() & this.up(), &context, |_| fop.clone()).await;
+            // Also to children that are away: they must not open it again when they are back.
+            this.send(open.on(), &context, |_| fop.clone()).await;
         }));
         Ok(Reply::done())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ladrillo_translator::error::errno::{EINVAL, EIO, ENOENT, ENOTCONN, EPERM};
-use ladrillo_translator::fop::Entry;
+use ladrillo_translator::fop::{Entry, File};
 use ladrillo_translator::{Context, Dict, FdId, FileType, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, Reply};
 
 use super::lock::{Locked, Lockee, in_order, lock_error};
@@ -56,6 +56,12 @@ impl Replicate {
             Err(lock_error(self, &locked))
         };
         self.unlock_all(&own, &self.name, &lockees, locked.on & self.up()).await;
+        if let (Err(_), Some((fd, _))) = (&outcome, shape.opens) {
+            // A create that failed may have opened the file on some children.
+            let gfid = fop.xdata().and_then(|xdata| xdata.gfid("gfid-req")).unwrap_or_default();
+            let release = Fop::Release { file: File { gfid, fd: Some(fd) } };
+            self.send(locked.on, context, |_| release.clone()).await;
+        }
         outcome
     }
 
