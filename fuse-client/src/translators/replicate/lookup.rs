@@ -44,10 +44,11 @@ impl Replicate {
                     false => self.no_quorum(),
                 });
             }
-            if let Some(entry) = &entry {
-                self.check_presence(entry, &replies, &found).await?;
-            }
-            return self.answer_lookup(&replies, found);
+            let right = match &entry {
+                Some(entry) => self.check_presence(entry, &replies, &found).await?,
+                None => None,
+            };
+            return self.answer_lookup(&replies, found, right);
         }
     }
 
@@ -70,12 +71,17 @@ impl Replicate {
         (!found.is_empty() && missing) || differ
     }
 
-    /// Judges a name that not all children have, or that is different inodes on them. Copies of the directory that
-    /// nobody accuses decide; where they do not agree, a quorum does.
+    /// Judges a name that not all children have, or that is different inodes on them, and answers the right inode where
+    /// the copies of the directory that nobody accuses say one; where they do not agree, a quorum decides.
     ///
     /// # Errors
     /// ENOENT: it is not there. EIO: the good copies of the directory hold different inodes. ENOTCONN: no good copy.
-    async fn check_presence(&self, entry: &Entry, replies: &[ChildReply], found: &[(usize, Gfid)]) -> FopResult<()> {
+    async fn check_presence(
+        &self,
+        entry: &Entry,
+        replies: &[ChildReply],
+        found: &[(usize, Gfid)],
+    ) -> FopResult<Option<Gfid>> {
         let has: Mask = found.iter().map(|(child, _)| *child).collect();
         let missing: Mask = replies
             .iter()
@@ -84,7 +90,7 @@ impl Replicate {
             .collect();
         let one_inode = found.windows(2).all(|pair| pair[0].1 == pair[1].1);
         if missing.is_empty() && one_inode && self.has_quorum(has) {
-            return Ok(());
+            return Ok(None);
         }
         let parent = self.inodes.intern(entry.parent);
         let good = self.readable(&parent, None).await.map(|readable| readable.data).unwrap_or_default();
@@ -104,7 +110,7 @@ impl Replicate {
             ));
         }
         if !(has & good).is_empty() || self.has_quorum(has) {
-            return Ok(());
+            return Ok(trusted.first().copied());
         }
         if !(missing & good).is_empty() || self.has_quorum(missing) {
             return Err(FopError::new(ENOENT, format!("{} is not on the good copies", name_of(entry))));
@@ -112,14 +118,14 @@ impl Replicate {
         Err(FopError::new(ENOTCONN, format!("{}: no good copy of {} is up", self.name, entry.parent)))
     }
 
-    fn answer_lookup(&self, replies: &[ChildReply], found: Vec<(usize, Gfid)>) -> FopResult {
+    fn answer_lookup(&self, replies: &[ChildReply], found: Vec<(usize, Gfid)>, right: Option<Gfid>) -> FopResult {
         let view = self.view();
-        // Where inodes differ, the ones that a quorum has were let through; take the most frequent.
-        let gfid = found
-            .iter()
-            .map(|(_, gfid)| *gfid)
-            .max_by_key(|gfid| found.iter().filter(|(_, other)| other == gfid).count())
-            .unwrap_or_default();
+        // Where inodes differ and no good copy decides, the ones that a quorum has were let through: the most frequent.
+        let frequent = || {
+            let gfids = found.iter().map(|(_, gfid)| *gfid);
+            gfids.max_by_key(|gfid| found.iter().filter(|(_, other)| other == gfid).count())
+        };
+        let gfid = right.or_else(frequent).unwrap_or_default();
         let parts = |reply: &ChildReply| -> Option<(usize, Iatt, Iatt, Dict)> {
             match reply {
                 (child, Ok(Reply::Lookup { iatt, parent, xdata })) if iatt.gfid == gfid => {
