@@ -130,7 +130,10 @@ fn serve(mut stream: UnixStream, terminate: &(dyn Fn() + Send + Sync)) -> io::Re
                 terminate();
             }
         }
-        let n = stream.read(&mut chunk)?;
+        let n = match stream.read(&mut chunk) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
         if n == 0 {
             return Ok(());
         }

@@ -126,9 +126,13 @@ impl Client {
             if let Some(record) = self.reader.next_record()? {
                 return Ok(record);
             }
-            let n = match &mut self.stream {
-                Stream::Tcp(s) => s.read(&mut chunk)?,
-                Stream::Unix(s) => s.read(&mut chunk)?,
+            let read = match &mut self.stream {
+                Stream::Tcp(s) => s.read(&mut chunk),
+                Stream::Unix(s) => s.read(&mut chunk),
+            };
+            let n = match read {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
             };
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());

@@ -342,12 +342,12 @@ impl Brick {
         context: &Context,
         file: File,
         touch: Touch,
-        change: impl FnOnce(&Handle) -> Result<(), Errno>,
+        change: impl Fn(&Handle) -> Result<(), Errno>,
     ) -> FopResult {
         let handle = self.handle(file, OFlags::RDWR)?;
         let inode = handle.inode();
         let pre = inode.iatt()?;
-        change(&handle).explain(|| format!("changing {}", inode.gfid))?;
+        rustix::io::retry_on_intr(|| change(&handle)).explain(|| format!("changing {}", inode.gfid))?;
         self.touch(context, inode, touch);
         let post = inode.iatt()?;
         Ok(Reply::PrePost { attrs: Box::new(PrePost { pre, post }), written: 0, xdata: Dict::new() })
