@@ -122,6 +122,34 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Sends it a signal that it takes (has a handler for, or blocks to read); whether it runs and takes it. One it does not
+    /// take is not sent: it would end the process.
+    ///
+    /// # Errors
+    /// Those of kill.
+    pub fn signal(&self, signal: Signal) -> io::Result<bool> {
+        match self.pid() {
+            Some(number) if takes(number, signal) => match to_pid(number) {
+                Some(pid) => kill(pid, signal).map(|()| true),
+                None => Ok(false),
+            },
+            _ => Ok(false),
+        }
+    }
+}
+
+/// Whether a process has a handler for a signal, or blocks it. Source: SigCgt and SigBlk of proc(5).
+fn takes(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let bit = 1u64 << (signal.as_raw() - 1).clamp(0, 63);
+    status
+        .lines()
+        .filter_map(|line| line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigBlk:")))
+        .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .any(|mask| mask & bit != 0)
+}
+
 fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
     match rustix::process::kill_process(pid, signal) {
         // It has ended in between.
@@ -161,4 +189,31 @@ pub fn free_port(
     preferred
         .filter(|port| *port >= base && *port <= max && is_free(*port))
         .or_else(|| (base..=max).find(|port| is_free(*port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_signals_that_are_taken_count() {
+        // The test program leaves SIGUSR2 alone; the runtime has a handler for SIGSEGV (stack overflow).
+        assert!(!takes(std::process::id(), Signal::USR2));
+        assert!(takes(std::process::id(), Signal::SEGV));
+        assert!(!takes(u32::MAX, Signal::SEGV));
+    }
+
+    #[test]
+    fn a_pid_file_counts_for_its_own_process_only() {
+        let path = std::env::temp_dir().join(format!("ladrillo-pid-{}", uuid::Uuid::new_v4()));
+        assert_eq!(running(&path, ""), None);
+        std::fs::write(&path, format!("{}\n", std::process::id())).unwrap();
+        assert_eq!(running(&path, ""), Some(std::process::id()));
+        assert_eq!(running(&path, "--brick-name /nowhere "), None);
+        for text in ["", "abc", "-1", "999999999"] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(running(&path, ""), None, "{text}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -1,6 +1,7 @@
 //! `volume heal V [full]`: tells every node's heal service to start.
 
 use ladrillo_transport::program::callback;
+use rustix::process::Signal;
 
 use crate::api::{Answer, Failure, Outcome};
 use crate::daemon::node::Node;
@@ -26,7 +27,8 @@ impl Node {
         Ok(Answer::Done { note: None })
     }
 
-    /// Tells this node's heal service of the volume to start, by an event on the connection it fetched its volfile over.
+    /// Tells this node's heal service of the volume to start: SIGUSR2 for the index, SIGHUP for every file, where it takes
+    /// them; else by an event on the connection it fetched its volfile over.
     ///
     /// # Errors
     /// When it does not run.
@@ -35,8 +37,17 @@ impl Node {
         if !self.wants_heal(&volume) {
             return Ok(());
         }
-        let event = if full { callback::EVENT_HEAL_FULL } else { callback::EVENT_HEAL_INDEX };
-        if self.heal_daemon(name).pid().is_some() && self.tell_heal_service(name, event).await {
+        let daemon = self.heal_daemon(name);
+        let (signal, event) = match full {
+            true => (Signal::HUP, callback::EVENT_HEAL_FULL),
+            false => (Signal::USR2, callback::EVENT_HEAL_INDEX),
+        };
+        match daemon.signal(signal) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => return Err(Failure::new(error.raw_os_error().unwrap_or(libc::EIO), error.to_string())),
+        }
+        if daemon.pid().is_some() && self.tell_heal_service(name, event).await {
             return Ok(());
         }
         Err(Failure::new(libc::ENOTCONN, "Self-heal daemon is not running. Check self-heal daemon log file."))
