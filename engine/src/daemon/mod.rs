@@ -142,7 +142,7 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         ),
         None => None,
     };
-    let health = watch_health(&graph, stop.clone());
+    watch_health(&graph, stop.clone())?;
     let janitor = keep_clean(&graph, stop.clone());
     let portmap = match (&glusterd, brick_name(args)) {
         (Some(glusterd), Some(brick)) => {
@@ -174,7 +174,7 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     stop.store(true, Ordering::Release);
     drop(admin);
     server.stop();
-    for thread in [health, janitor, portmap].into_iter().flatten() {
+    for thread in [janitor, portmap].into_iter().flatten() {
         thread.thread().unpark();
         let _ = thread.join();
     }
@@ -264,10 +264,12 @@ fn addresses(options: &Options, args: &Args) -> Result<Vec<SocketAddr>, Failure>
 
 /// Writes and reads `.glusterfs/health_check` now and then; a disk that fails ends the brick, so that clients turn to
 /// the other copies.
-fn watch_health(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> Option<JoinHandle<()>> {
+///
+/// Nobody waits for the thread: where the disk hangs, it is what ends the process after all.
+fn watch_health(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> io::Result<()> {
     let interval = graph.brick().options.health_check_interval_s;
     if interval == 0 {
-        return None;
+        return Ok(());
     }
     let patience = Duration::from_secs(graph.brick().options.health_check_timeout_s.max(1));
     let path = graph.brick().path.clone();
@@ -294,7 +296,7 @@ fn watch_health(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> Option<JoinHandle<
             std::thread::park_timeout(Duration::from_secs(interval));
         }
     };
-    std::thread::Builder::new().name("health".to_owned()).spawn(watch).ok()
+    std::thread::Builder::new().name("health".to_owned()).spawn(watch).map(drop)
 }
 
 /// Takes apart what heal put into `landfill`, now and then.
