@@ -245,7 +245,10 @@ async fn mount(
         Either::Right(_) => return Err("ended by a signal before it was mounted".into()),
     }
     if ear.heard() != Heard::Up {
-        return Err(format!("volume '{}': no brick (or no quorum of bricks) can be reached", graph.name));
+        return Err(format!(
+            "volume '{}': no brick (or no quorum of bricks) can be reached: the log says why",
+            graph.name
+        ));
     }
     let read_only = args.read_only || graph.read_only;
     let options = Options {

@@ -5,6 +5,8 @@ mod directory;
 mod entry;
 mod file;
 mod lock;
+#[cfg(test)]
+mod tests;
 mod xattr;
 
 use std::sync::Arc;
