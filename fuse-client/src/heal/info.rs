@@ -251,7 +251,7 @@ pub fn print_summary(backlogs: &[BrickBacklog]) -> String {
 }
 
 /// The C library's words for an errno.
-fn describe(errno: i32) -> String {
+pub(crate) fn describe(errno: i32) -> String {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
     match text.rfind(" (os error") {
         Some(end) => text[..end].to_owned(),

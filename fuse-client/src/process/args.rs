@@ -148,7 +148,7 @@ pub struct Args {
     /// Print what `gluster volume heal VOLUME info` prints, and exit
     #[arg(long, value_name = "VOLUME")]
     pub heal_info: Option<String>,
-    /// With --heal-info: as XML (not supported yet)
+    /// With --heal-info: as XML
     #[arg(long, requires = "heal_info")]
     pub xml: bool,
     /// Print path of default log directory

@@ -12,16 +12,16 @@ use ladrillo_transport::Address;
 
 use super::args::{self, Args};
 use super::daemon::{PidFile, Reporter, Side, daemonize};
-use super::log;
 use super::signals::{Signal, Signals};
-use super::spec::Servers;
+use super::spec::{Servers, SpecError};
+use super::{heal_info, log};
 use crate::executor::{Executor, RingRuntime, TcpConnector, resolve, sleep, spawn, timeout};
 use crate::front::buffer::Pool;
 use crate::front::mount::{Mount, MountOptions};
 use crate::front::notify::Invalidations;
 use crate::front::{Front, Options, answer, device};
 use crate::graph::{Ear, Environment, Graph, Heard};
-use crate::heal::{HealService, info};
+use crate::heal::HealService;
 
 /// How long a mount waits for its bricks before it gives up.
 const FIRST_STATE_TIMEOUT: Duration = Duration::from_secs(40);
@@ -66,11 +66,15 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             }
         }
     };
-    let heal_info = args.heal_info.is_some();
+    let (heal_info, xml) = (args.heal_info.is_some(), args.xml);
     match work(args, &mut reporter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             tracing::error!("{reason}");
+            if xml {
+                print!("{}", heal_info::xml_failure(&reason));
+                return ExitCode::FAILURE;
+            }
             let prefix = if heal_info { "" } else { "glusterfs: " };
             reporter.failed(&format!("{prefix}{reason}"));
             ExitCode::FAILURE
@@ -99,9 +103,6 @@ fn print_and_exit(args: &Args) -> Option<ExitCode> {
 fn check(args: &Args) -> Result<(), String> {
     if log::level(&args.log_level).is_none() {
         return Err(format!("unknown log level {:?}", args.log_level));
-    }
-    if args.xml {
-        return Err("--xml is not supported yet".into());
     }
     if args.worm {
         return Err("--worm is not supported".into());
@@ -138,6 +139,8 @@ fn work(args: Args, reporter: &mut Reporter) -> Result<(), String> {
     };
     let log = log::start(file.as_deref(), level.unwrap_or(tracing_subscriber::filter::LevelFilter::INFO))
         .map_err(|error| format!("failed to open logfile {:?}: {error}", file.unwrap_or_default()))?;
+    // The console is gone by then: the log is where a panic is looked for.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let _pid_file = match &args.pid_file {
         Some(path) => Some(PidFile::create(path).map_err(|error| format!("pid file: {error}"))?),
         None => None,
@@ -167,7 +170,7 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
     if args.heal_info.is_some() {
         let ear = Ear::new();
         graph.start(&ear);
-        let result = heal_info(&args, &graph, &ear).await;
+        let result = heal_info::run(&args, &graph, &ear).await;
         graph.stop();
         return result;
     }
@@ -205,7 +208,14 @@ async fn load(args: &Args) -> Result<(bytes::Bytes, Option<Servers>), String> {
     });
     let key = args.volfile_id.clone().or_else(|| args.heal_info.clone()).unwrap_or_default();
     let mut servers = Servers::new(servers.collect(), key);
-    let spec = servers.fetch(args.volfile_max_fetch_attempts).await.map_err(|error| error.to_string())?;
+    let spec =
+        servers.fetch(args.volfile_max_fetch_attempts).await.map_err(|error| match (&args.heal_info, &error) {
+            (Some(volume), SpecError::Refused { .. }) => format!("Volume {volume} does not exist"),
+            (Some(volume), SpecError::Unreachable { .. }) => {
+                format!("{volume}: Not able to fetch volfile from glusterd")
+            }
+            (None, error) => error.to_string(),
+        })?;
     Ok((spec, Some(servers)))
 }
 
@@ -346,7 +356,7 @@ async fn ended(signals: &Signals, log: &log::Log) {
 }
 
 /// Waits until the volume is known to be up or down; not for ever.
-async fn first_state(ear: &Ear) {
+pub(super) async fn first_state(ear: &Ear) {
     let grace = async {
         ear.anything().await;
         sleep(CONNECTING_GRACE).await;
@@ -417,34 +427,6 @@ async fn is_here(host: &str) -> bool {
             false
         }
     }
-}
-
-/// `--heal-info`: what `gluster volume heal V info` prints.
-async fn heal_info(args: &Args, graph: &Graph, ear: &Ear) -> Result<(), String> {
-    let volume = args.heal_info.as_deref().unwrap_or_default();
-    if graph.replicates.is_empty() {
-        return Err(format!("Volume {volume} is not of type replicate/disperse"));
-    }
-    first_state(ear).await;
-    if ear.heard() != Heard::Up {
-        return Err(format!("Volume {volume} is not started (Or) All the bricks are not running."));
-    }
-    let mut all = Vec::new();
-    for (replicate, bricks) in graph.replicates.iter().zip(&graph.bricks) {
-        let names: Vec<String> = bricks
-            .iter()
-            .map(|brick| brick.as_ref().map_or_else(|| "-".to_owned(), |(host, path)| format!("{host}:{path}")))
-            .collect();
-        all.extend(info::info(replicate, &names).await);
-    }
-    let text = match args.mount_point.as_deref().and_then(Path::to_str) {
-        None => info::print(&all),
-        Some("summary") => info::print_summary(&all),
-        Some("split-brain") => info::print_split_brain(&all),
-        Some(other) => return Err(format!("heal info {other:?}: summary and split-brain are known")),
-    };
-    print!("{text}");
-    Ok(())
 }
 
 /// SIGUSR1: what this process holds, in GlusterFS's place for it.
