@@ -120,6 +120,30 @@ impl BrickTree {
     }
 
     fn walk_handles(&mut self, root: &Path) {
+        self.walk_top(root);
+        // What heal has taken away whole waits there for the janitor, with its handles.
+        self.forget_handles(&root.join("landfill"));
+    }
+
+    fn forget_handles(&mut self, directory: &Path) {
+        for name in names(directory) {
+            let path = directory.join(name);
+            if let Some(gfid) = xattrs(&path).get("trusted.gfid") {
+                let hex: String = gfid.iter().map(|b| format!("{b:02x}")).collect();
+                if let [Some(a), Some(b), Some(c), Some(d), Some(e)] =
+                    [hex.get(..8), hex.get(8..12), hex.get(12..16), hex.get(16..20), hex.get(20..)]
+                {
+                    let name = format!("{a}-{b}-{c}-{d}-{e}");
+                    self.handles.remove(&Path::new(&hex[..2]).join(&hex[2..4]).join(name));
+                }
+            }
+            if path.is_dir() && !path.is_symlink() {
+                self.forget_handles(&path);
+            }
+        }
+    }
+
+    fn walk_top(&mut self, root: &Path) {
         for first in names(root) {
             let top = root.join(&first);
             if first.len() == 2 {

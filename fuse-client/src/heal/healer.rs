@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ladrillo_translator::error::errno::{EAGAIN, EIO, ENOENT, ENOTCONN, ESTALE};
 use ladrillo_translator::fop::Entry;
 use ladrillo_translator::iatt::SetattrValid;
@@ -11,6 +12,9 @@ use parking_lot::Mutex;
 
 use super::direction;
 use crate::translators::replicate::{Lockee, Marks, Mask, Replicate, Sabotage, SeenCopy, Segment, Target};
+
+/// Where bricks keep a file's times (GlusterFS's ctime feature).
+const MDATA_KEY: &[u8] = b"trusted.glusterfs.mdata";
 
 /// What came of a heal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +257,27 @@ impl Healer {
         for (child, reply) in self.replicate.send(sinks, context, |_| fop.clone()).await {
             if let Err(error) = reply {
                 tracing::debug!(child, %gfid, %error, "times were not restored");
+            }
+        }
+        self.copy_mdata(context, gfid, source, sinks).await;
+    }
+
+    /// The times GlusterFS keeps in an xattr are what applications see, ctime among them, which no setattr can set.
+    async fn copy_mdata(&self, context: &Context, gfid: Gfid, source: usize, sinks: Mask) {
+        let name = Bytes::from_static(MDATA_KEY);
+        let get = Fop::Getxattr { gfid, name: name.clone(), xdata: Dict::new() };
+        let replies = self.replicate.send(Mask::only(source), context, |_| get.clone()).await;
+        // A source without them is one whose volume does not keep them.
+        let Some((_, Ok(Reply::Xattrs { xattrs, .. }))) = replies.into_iter().next() else { return };
+        let Some(value) = xattrs.iter().find(|(key, _)| key.as_ref() == MDATA_KEY).map(|(_, value)| value.clone())
+        else {
+            return;
+        };
+        let xattrs = Dict::new().with(name, value);
+        let set = Fop::Setxattr { gfid, xattrs, flags: 0, xdata: Dict::new() };
+        for (child, reply) in self.replicate.send(sinks, context, |_| set.clone()).await {
+            if let Err(error) = reply {
+                tracing::debug!(child, %gfid, %error, "kept times were not copied");
             }
         }
     }

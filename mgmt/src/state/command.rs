@@ -208,13 +208,12 @@ fn merge(state: &mut State, other: State, losers: &mut Vec<String>) {
 
 /// The refusal to detach a node with bricks, in GlusterFS's words.
 pub fn hosts_bricks(name: &str) -> Failure {
-    Failure::new(
-        libc::EINVAL,
-        format!(
-            "Peer {name} hosts one or more bricks. If the peer is in not recoverable state then use either replace-brick \
-             or remove-brick command with force to remove all bricks from the peer and attempt the peer detach again."
-        ),
-    )
+    // The one refusal whose op_ret is 1: the command line exits with 255.
+    let message = format!(
+        "Peer {name} hosts one or more bricks. If the peer is in not recoverable state then use either replace-brick or \
+         remove-brick command with force to remove all bricks from the peer and attempt the peer detach again."
+    );
+    Failure { op_ret: 1, op_errno: libc::EINVAL, message }
 }
 
 /// The brick of `uuid` that contains, equals, or is contained by `path`.

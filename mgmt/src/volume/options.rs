@@ -156,6 +156,8 @@ impl Node {
         let set = volume.and_then(|volume| volume.option(entry.key).map(str::to_owned));
         let set = set.or_else(|| self.store.with_state(|state| state.global_option(entry.key).map(str::to_owned)));
         set.unwrap_or_else(|| match (entry.default, entry.written) {
+            // GlusterFS's own default for three copies and more.
+            _ if entry.key == "cluster.quorum-type" && volume.is_some_and(|v| v.replica >= 3) => "auto".to_owned(),
             // What volgen writes of itself counts as set.
             (Some(default), Some(_)) if volume.is_some() && !entry.is(GLOBAL) => default.to_owned(),
             (default, _) => format!("{} (DEFAULT)", default.unwrap_or("(null)")),
@@ -163,16 +165,9 @@ impl Node {
     }
 }
 
-/// Options a whole reset leaves alone: those `create` set.
+/// Options a whole reset leaves alone: of those `create` set, the ones GlusterFS 10.3 leaves alone.
 fn keeps(key: &str) -> bool {
-    matches!(
-        key,
-        "cluster.granular-entry-heal"
-            | "storage.fips-mode-rchecksum"
-            | "transport.address-family"
-            | "nfs.disable"
-            | "performance.client-io-threads"
-    )
+    matches!(key, "storage.fips-mode-rchecksum" | "transport.address-family" | "nfs.disable")
 }
 
 /// Checks that depend on the volume.
