@@ -427,13 +427,16 @@ impl Replicate {
         failed |= live - self.view().kept_since(&began, live);
         live = on - failed;
         let mut error = None;
-        if wrote && (torn || !self.has_quorum(live)) {
+        // Stale copies alone are no reason to accuse the good one that was lost: nobody would be left to heal from.
+        let good = inode.session.lock().good;
+        let certain = self.has_quorum(live) && !(live & good).is_empty();
+        if wrote && (torn || !certain) {
             // What was acknowledged is for certain on these alone: whoever may have lost it is not to be healed from.
             self.accuse_unsure(inode, &context, live, accused, file).await;
         }
         if torn {
             tracing::warn!(subvolume = %self.name, gfid = %inode.gfid, "a write was done by too few: left for the healer");
-        } else if !wrote || self.has_quorum(live) {
+        } else if !wrote || certain {
             let missed = if wrote { (self.everyone() - live) - accused } else { Mask::NONE };
             if !missed.is_empty() {
                 inode.discredit(missed, true, false);
@@ -468,6 +471,7 @@ impl Replicate {
     async fn accuse_unsure(&self, inode: &Inode, context: &Context, live: Mask, accused: Mask, file: Option<File>) {
         let unsure = (self.everyone() - live) - accused;
         let good = inode.session.lock().good;
+        tracing::debug!(gfid = %inode.gfid, ?live, ?good, ?unsure, "accusing who may have lost a write");
         if unsure.is_empty() || (live & good).is_empty() {
             return;
         }
