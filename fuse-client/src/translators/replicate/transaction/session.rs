@@ -471,7 +471,6 @@ impl Replicate {
     async fn accuse_unsure(&self, inode: &Inode, context: &Context, live: Mask, accused: Mask, file: Option<File>) {
         let unsure = (self.everyone() - live) - accused;
         let good = inode.session.lock().good;
-        tracing::debug!(gfid = %inode.gfid, ?live, ?good, ?unsure, "accusing who may have lost a write");
         if unsure.is_empty() || (live & good).is_empty() {
             return;
         }
