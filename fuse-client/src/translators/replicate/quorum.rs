@@ -42,6 +42,11 @@ impl Quorum {
         }
     }
 
+    /// Whether any two quorums have a copy in common.
+    pub fn is_majority(self) -> bool {
+        self.needed() * 2 > self.children
+    }
+
     /// How many copies make it (for messages, and for AFR's weighing of accusations).
     pub fn needed(self) -> usize {
         match self.rule {

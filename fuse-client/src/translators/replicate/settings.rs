@@ -186,7 +186,7 @@ impl Settings {
     pub fn read(options: &Options, children: &[&str]) -> Result<Settings, OptionError> {
         options.check(OPTIONS)?;
         let count = children.len();
-        if count < 2 || count > MAX_CHILDREN {
+        if !(2..=MAX_CHILDREN).contains(&count) {
             return Err(OptionError(format!("replicate takes 2 to {MAX_CHILDREN} subvolumes, not {count}")));
         }
         if options.int(&ARBITER_COUNT)? != 0 || options.get("thin-arbiter").is_some() {

@@ -188,12 +188,15 @@ impl Translator for Wire {
     }
 }
 
+/// All connections, each with the number of its brick.
+type Wires = Arc<Mutex<Vec<(usize, Arc<Wire>)>>>;
+
 /// Bricks.
 pub struct Bricks {
     pub disks: Vec<Arc<Memory>>,
     pub locks: Vec<Arc<Locks>>,
     runtime: Arc<dyn Runtime>,
-    wires: Arc<Mutex<Vec<(usize, Arc<Wire>)>>>,
+    wires: Wires,
 }
 
 /// A client of them.
@@ -205,7 +208,7 @@ pub struct Client {
 
 pub fn bricks(count: usize) -> Bricks {
     let runtime: Arc<dyn Runtime> = Arc::new(Clockwork(AtomicU64::new(7)));
-    let wires: Arc<Mutex<Vec<(usize, Arc<Wire>)>>> = Arc::default();
+    let wires: Wires = Arc::default();
     let mut all = Bricks { disks: Vec::new(), locks: Vec::new(), runtime: runtime.clone(), wires: wires.clone() };
     for number in 0..count {
         let disk = Memory::new(format!("disk-{number}"), runtime.clone());

@@ -19,7 +19,7 @@ use crate::translators::replicate::children::View;
 use crate::translators::replicate::fops::successes;
 use crate::translators::replicate::inode::Inode;
 use crate::translators::replicate::mask::MAX_CHILDREN;
-use crate::translators::replicate::{Mask, Replicate, Sabotage, Segment};
+use crate::translators::replicate::{Marks, Mask, Replicate, Sabotage, Segment};
 
 /// Bytes an operation touches: `start..=end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,6 +268,9 @@ impl Replicate {
             Some(self.weigh_errors(&replies))
         } else if good.is_empty() {
             Some(FopError::new(EIO, format!("{}: no good copy of {} is up", self.name, inode.gfid)))
+        } else if self.may_be_incomplete(&marks, good) {
+            let why = format!("{}: {} was left dirty, and a brick that may have more of it is away", self.name, inode.gfid);
+            Some(FopError::new(EIO, why))
         } else {
             None
         };
@@ -280,6 +283,19 @@ impl Replicate {
         self.post_op(context, marked, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
         self.unlock_all(context, &self.name, &whole, locked.on).await;
         Err(problem)
+    }
+
+    /// Under the lock nobody else writes: a dirty mark beside ours was left by a writer that died, or that lost its
+    /// quorum. Good copies that all have one may lack what was acknowledged but not durable when a machine lost power,
+    /// and a brick that is away and not accused may have it.
+    fn may_be_incomplete(&self, marks: &[(usize, Marks)], good: Mask) -> bool {
+        let told: Mask = marks.iter().map(|(child, _)| *child).collect();
+        let accused = marks.iter().fold(Mask::NONE, |all, (_, marks)| all | marks.accused(Segment::Data));
+        let away = self.everyone() - told - accused;
+        let left_dirty = |child: usize| {
+            marks.iter().any(|(other, marks)| *other == child && marks.dirty.get(Segment::Data) > 1)
+        };
+        self.settings.quorum.is_majority() && !away.is_empty() && good.iter().all(left_dirty)
     }
 
     /// Notes what an operation under the session did, and accuses those that missed it, before anybody hears of its
@@ -422,7 +438,7 @@ impl Replicate {
             let unstable: Mask = live.iter().filter(|child| durable[*child] < writes).collect();
             let synced = self.sync_children(inode, &context, unstable, file).await;
             failed |= unstable - synced;
-            live = live - failed;
+            live -= failed;
         }
         failed |= live - self.view().kept_since(&began, live);
         live = on - failed;
