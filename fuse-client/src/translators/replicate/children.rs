@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Event, Parent};
 
 use super::Replicate;
@@ -9,6 +10,9 @@ use super::mask::{MAX_CHILDREN, Mask};
 
 /// How long the first child that is up waits for those still connecting before the parent hears "up".
 const STARTUP_GRACE: Duration = Duration::from_millis(1500);
+
+/// Names in doubt that are remembered.
+const MAX_DOUBTFUL_NAMES: usize = 1024;
 
 /// The children at one moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,10 +124,38 @@ impl Replicate {
         self.end_sessions_soon();
         if up {
             self.find_out_whether_local(child);
+            self.settle_doubtful_names();
         }
         for listener in self.listeners.lock().iter() {
             listener(child, up);
         }
+    }
+
+    /// Remembers names that an operation left in doubt without being able to mark their directory. The list is bounded:
+    /// beyond it a name is met by the next lookup only.
+    pub(super) fn doubt_names(&self, entries: &[Entry]) {
+        let mut doubtful = self.doubtful_names.lock();
+        for entry in entries {
+            if doubtful.len() < MAX_DOUBTFUL_NAMES && !doubtful.contains(entry) {
+                doubtful.push(entry.clone());
+            }
+        }
+    }
+
+    /// Once all children are up: brings names in doubt to agreement.
+    fn settle_doubtful_names(&self) {
+        if self.up() != self.everyone() || self.doubtful_names.lock().is_empty() {
+            return;
+        }
+        let Some(this) = self.this.upgrade() else { return };
+        self.runtime.spawn(Box::pin(async move {
+            let entries = std::mem::take(&mut *this.doubtful_names.lock());
+            for entry in entries {
+                if !crate::heal::name::heal_name(&this, &entry).await {
+                    this.doubt_names(std::slice::from_ref(&entry));
+                }
+            }
+        }));
     }
 
     fn start_grace(&self) {

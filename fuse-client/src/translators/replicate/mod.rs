@@ -31,7 +31,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use futures::future::join_all;
 use ladrillo_translator::error::errno::{ECANCELED, EIO, ENOTCONN};
-use ladrillo_translator::fop::FopKind;
+use ladrillo_translator::fop::{Entry, FopKind};
 use ladrillo_translator::option::{OptionError, Options};
 use ladrillo_translator::{
     Context, FdId, Fop, FopError, FopFuture, FopResult, LocalFuture, LockOwner, Parent, Runtime, Translator,
@@ -82,6 +82,8 @@ pub struct Replicate {
     backlog: AtomicBool,
     local_child: Mutex<Option<usize>>,
     background_heals: AtomicUsize,
+    /// Names of which some child may have what others do not, unmarked: looked at when all children are back.
+    doubtful_names: Mutex<Vec<Entry>>,
 }
 
 /// Heals that lookups may have started and that are not done.
@@ -123,6 +125,7 @@ impl Replicate {
             backlog: AtomicBool::new(false),
             local_child: Mutex::new(None),
             background_heals: AtomicUsize::new(0),
+            doubtful_names: Mutex::default(),
         }))
     }
 

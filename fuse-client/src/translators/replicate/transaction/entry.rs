@@ -120,7 +120,10 @@ impl Replicate {
         let has_good = good.iter().all(|good| !(*good & verdict.done).is_empty());
         if !self.has_quorum(verdict.done) || !has_good {
             // Too few have it: say so on those that are there, for the healer; accuse nobody.
-            self.entry_post_op(own, shape, verdict.done, Mask::NONE, 1 - dirtied, Names::Keep).await;
+            let told = self.entry_post_op(own, shape, verdict.done, Mask::NONE, 1 - dirtied, Names::Keep).await;
+            if optimistic && told.is_empty() {
+                self.doubt_names(&shape.entries);
+            }
             // Some have it, or may: ENOENT or EEXIST of a stale copy would tell the caller that nothing happened.
             let may_have = |reply: &FopResult| reply.as_ref().map_or_else(|error| error.errno == ENOTCONN, |_| true);
             return Err(match replies.iter().any(|(_, reply)| may_have(reply)) {

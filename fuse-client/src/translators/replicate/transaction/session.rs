@@ -269,7 +269,8 @@ impl Replicate {
         } else if good.is_empty() {
             Some(FopError::new(EIO, format!("{}: no good copy of {} is up", self.name, inode.gfid)))
         } else if self.may_be_incomplete(&marks, good) {
-            let why = format!("{}: {} was left dirty, and a brick that may have more of it is away", self.name, inode.gfid);
+            let why =
+                format!("{}: {} was left dirty, and a brick that may have more of it is away", self.name, inode.gfid);
             Some(FopError::new(EIO, why))
         } else {
             None
@@ -292,9 +293,8 @@ impl Replicate {
         let told: Mask = marks.iter().map(|(child, _)| *child).collect();
         let accused = marks.iter().fold(Mask::NONE, |all, (_, marks)| all | marks.accused(Segment::Data));
         let away = self.everyone() - told - accused;
-        let left_dirty = |child: usize| {
-            marks.iter().any(|(other, marks)| *other == child && marks.dirty.get(Segment::Data) > 1)
-        };
+        let left_dirty =
+            |child: usize| marks.iter().any(|(other, marks)| *other == child && marks.dirty.get(Segment::Data) > 1);
         self.settings.quorum.is_majority() && !away.is_empty() && good.iter().all(left_dirty)
     }
 
