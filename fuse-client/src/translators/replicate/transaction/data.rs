@@ -110,6 +110,17 @@ impl Replicate {
         if is_fsync {
             self.note_durable(inode, verdict.done, writes);
         }
+        let firm = verdict.done & permit.good;
+        if unstable && self.settings.ensure_durability && !self.has_quorum(firm) {
+            // Too few of those that have it have everything: the good ones make it durable before it is acknowledged,
+            // as none of the others could stand in for them after a power cut.
+            let so_far = self.writes_so_far(inode);
+            let synced = self.sync_children(inode, &self.root_context(inode.lock_owner), firm, file).await;
+            self.note_durable(inode, synced, so_far);
+            if synced.is_empty() {
+                return Err(self.no_quorum());
+            }
+        }
         let contended = replies.iter().any(
             |(_, reply)| matches!(reply, Ok(reply) if reply.xdata().int("glusterfs.inodelk-count").unwrap_or(0) > 1),
         );

@@ -496,7 +496,13 @@ impl Replicate {
     }
 
     /// fdatasync on `children`; answers those that have it. A file without names left needs no durability.
-    async fn sync_children(&self, inode: &Inode, context: &Context, children: Mask, file: Option<File>) -> Mask {
+    pub(super) async fn sync_children(
+        &self,
+        inode: &Inode,
+        context: &Context,
+        children: Mask,
+        file: Option<File>,
+    ) -> Mask {
         if children.is_empty() {
             return children;
         }
