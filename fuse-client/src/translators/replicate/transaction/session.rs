@@ -463,14 +463,7 @@ impl Replicate {
                 error = Some(self.no_quorum());
             }
         } else {
-            // Too few hold what was written for certain: all stay dirty, and whoever asks next hears of it. A child that
-            // was lost before it made writes durable may come back without them: those that are left say so.
-            let doubtful: Mask = (on - live).iter().filter(|child| durable[*child] < writes).collect();
-            if !live.is_empty() && !(doubtful - accused).is_empty() {
-                let target = Target { gfid: inode.gfid, file };
-                self.post_op(&context, live, target, PostOp::inode(Segment::Data, doubtful - accused, 0)).await;
-                inode.discredit(doubtful, true, false);
-            }
+            // Too few hold what was written for certain: all stay dirty, and whoever asks next hears of it.
             error = Some(FopError::new(EIO, format!("{}: {} could not be made durable", self.name, inode.gfid)));
         }
         self.unlock_all(&context, &self.name, &[whole_file(inode.gfid)], on & self.up()).await;
