@@ -52,7 +52,7 @@ pub struct Caller {
     pub groups: Arc<[u32]>,
     /// Lock owner.
     pub lock_owner: Bytes,
-    /// Reserved flags (v3).
+    /// Which times the request moves (v3): see [`crate::program::fop4::time_flags`]. 0 = none, whatever `birth` says.
     pub flags: u32,
     /// Birth of the request on the client (v3).
     pub birth: Timespec,

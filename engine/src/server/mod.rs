@@ -498,9 +498,8 @@ impl Client {
         };
         if let Credential::GlusterfsV3(caller) = &header.credential
             && caller.flags == 0
-            && caller.pid < 0
         {
-            // Heal, rebalance and the like leave times alone unless they say otherwise.
+            // Heal, rebalance, and clients without ctime leave recorded times alone.
             context.birth = ladrillo_translator::Timespec::default();
         }
         let kind = fop.kind();

@@ -43,13 +43,14 @@ within 90 healed
 kill "$(cat /run/shd.pid)"
 sleep 1
 
+# (Not where heal parks what it removes: `.glusterfs-anonymous-inode-*` is emptied later.)
 # Same names, kinds, sizes, modes, owners, targets; contents; xattrs but for marks and the client's own times of access.
 picture() {
     cd "$T/b$1"
-    find . -path ./.glusterfs -prune -o ! -type d -printf '%P %y %m %U:%G %s %n %l\n' | sort
-    find . -path ./.glusterfs -prune -o -type d -printf '%P %y %m %U:%G\n' | sort
-    find . -path ./.glusterfs -prune -o -type f -print0 | sort -z | xargs -0 md5sum
-    find . -path ./.glusterfs -prune -o -print0 | sort -z | xargs -0 getfattr -h -d -m . -e hex 2>/dev/null |
+    find . -path './.glusterfs*' -prune -o ! -type d -printf '%P %y %m %U:%G %s %n %l\n' | sort
+    find . -path './.glusterfs*' -prune -o -type d -printf '%P %y %m %U:%G\n' | sort
+    find . -path './.glusterfs*' -prune -o -type f -print0 | sort -z | xargs -0 md5sum
+    find . -path './.glusterfs*' -prune -o -print0 | sort -z | xargs -0 getfattr -h -d -m . -e hex 2>/dev/null |
         grep -v -e trusted.afr -e trusted.glusterfs.mdata
 }
 for i in 1 2 3; do (picture $i) > "$T/picture$i"; done

@@ -357,7 +357,7 @@ impl Inner {
         let procedure = (fop4::PROGRAM, fop4::VERSION, kind.procedure());
         let timeout = if waits_for_lock(fop) { None } else { self.settings.frame_timeout };
         let body = session
-            .call(procedure, &self.credential(context), timeout, |writer| fop4::write_request(writer, fop))
+            .call(procedure, &self.credential(context, fop), timeout, |writer| fop4::write_request(writer, fop))
             .await
             .map_err(|error| error.into_fop_error(&self.name))?;
         match fop4::decode_reply(kind, body) {
@@ -370,12 +370,16 @@ impl Inner {
         }
     }
 
-    fn credential(&self, context: &Context) -> Credential {
+    fn credential(&self, context: &Context, fop: &Fop) -> Credential {
         let mut credential = Credential::v3(context);
-        if !self.settings.send_gids
-            && let Credential::GlusterfsV3(caller) = &mut credential
-        {
-            caller.groups = Arc::default();
+        if let Credential::GlusterfsV3(caller) = &mut credential {
+            if !self.settings.send_gids {
+                caller.groups = Arc::default();
+            }
+            // Heal and the like copy times themselves: theirs are not moved.
+            if context.birth.seconds != 0 && !context.is_internal() {
+                caller.flags = fop4::time_flags(fop);
+            }
         }
         credential
     }

@@ -10,6 +10,7 @@
 mod numbers;
 mod reply;
 mod request;
+mod times;
 
 use bytes::Bytes;
 use ladrillo_translator::{FdId, Fop, FopKind, FopResult, Gfid};
@@ -18,6 +19,7 @@ pub use numbers::{open_flags_from_wire, open_flags_to_wire};
 pub use reply::write_reply;
 pub use request::write_request;
 pub(crate) use request::{read_flock, write_flock};
+pub use times::time_flags;
 
 use crate::Message;
 use crate::xdr::{DecodeError, EncodeError, Reader, Writer};
