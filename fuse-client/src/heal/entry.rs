@@ -405,6 +405,10 @@ impl Healer {
         match replicate.send(only, context, |_| fop.clone()).await.into_iter().next() {
             Some((_, Ok(_))) => {
                 self.displaced.lock().remove(&(child, gfid));
+                if there && let Some(source) = have.first() {
+                    // A rename or a link changed its ctime where it was seen.
+                    self.copy_mdata(context, gfid, source, only).await;
+                }
                 Ok(NameOutcome::Agreed)
             }
             Some((_, Err(error))) if error.errno == ENOENT && there => {

@@ -263,7 +263,7 @@ impl Healer {
     }
 
     /// The times GlusterFS keeps in an xattr are what applications see, ctime among them, which no setattr can set.
-    async fn copy_mdata(&self, context: &Context, gfid: Gfid, source: usize, sinks: Mask) {
+    pub async fn copy_mdata(&self, context: &Context, gfid: Gfid, source: usize, sinks: Mask) {
         let name = Bytes::from_static(MDATA_KEY);
         let get = Fop::Getxattr { gfid, name: name.clone(), xdata: Dict::new() };
         let replies = self.replicate.send(Mask::only(source), context, |_| get.clone()).await;
