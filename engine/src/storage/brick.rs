@@ -14,6 +14,7 @@ use ladrillo_translator::{FileType, FopError, FopResult, Gfid};
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
+use super::entry_lock::EntryLocks;
 use super::file::OpenFiles;
 use super::handle::{HIDDEN, check_name, directory_link, handle_path, parse_directory_link};
 use super::inode::{GFID_KEY, Inode, InodeTable};
@@ -68,6 +69,8 @@ pub struct Brick {
     pub inodes: InodeTable,
     /// Files and directories clients hold open.
     pub files: OpenFiles,
+    /// Held while entries change.
+    pub entry_locks: EntryLocks,
     hidden_ino: u64,
     full: AtomicBool,
     space_checked_at: AtomicI64,
@@ -137,6 +140,7 @@ impl Brick {
             name: name.to_owned(),
             inodes: InodeTable::new(options.inode_cache.min(descriptors() / 4)),
             files: OpenFiles::default(),
+            entry_locks: EntryLocks::default(),
             path,
             hidden_ino,
             full: AtomicBool::new(false),
@@ -267,30 +271,45 @@ impl Brick {
         let Some(raw) = raw else {
             return Err(FopError::new(errno::ENODATA, format!("{} has no gfid", describe(parent.gfid, name))));
         };
-        Ok(Some(Found { inode: self.adopt(Gfid(raw), fd, kind, &stat)?, stat }))
+        Ok(self.adopt(Gfid(raw), fd, kind, &stat)?.map(|inode| Found { inode, stat }))
     }
 
-    /// The table's inode for what was found by name; makes its handle where a crash lost it.
-    fn adopt(&self, gfid: Gfid, fd: OwnedFd, kind: FileType, stat: &rustix::fs::Stat) -> FopResult<Arc<Inode>> {
-        if let Some(known) = self.inodes.get(gfid) {
+    /// The table's inode for what was found by name; `None` where that was removed meanwhile.
+    fn adopt(&self, gfid: Gfid, fd: OwnedFd, kind: FileType, stat: &rustix::fs::Stat) -> FopResult<Option<Arc<Inode>>> {
+        if let Some(known) = self.inodes.get_any(gfid) {
             let same = sys::fstat(&known.path).explain(|| format!("stat of {gfid}"))?;
             if (same.st_ino, same.st_dev) == (stat.st_ino, stat.st_dev) {
-                return Ok(known);
+                return Ok(self.inodes.get(gfid));
             }
-            if same.st_nlink == 0 || kind == FileType::Directory {
+            if same.st_nlink == 0 || kind == FileType::Directory || known.unlinked.load(Ordering::SeqCst) {
                 // What we remember was removed behind our back, or an old directory with this gfid is being replaced.
                 self.inodes.remove(&known);
             } else {
                 return Err(FopError::new(errno::EIO, format!("two files of this brick have the gfid {gfid}")));
             }
         }
-        Ok(self.inodes.insert(gfid, fd, kind))
+        let inode = self.inodes.insert(gfid, fd, kind);
+        // Whoever removes the last name empties its place in the table afterwards: here we come before or after both.
+        let now = sys::fstat(&inode.path).explain(|| format!("stat of {gfid}"))?;
+        if now.st_nlink == 0 {
+            self.inodes.remove(&inode);
+            return Ok(None);
+        }
+        Ok(Some(inode))
     }
 
     /// Makes sure that an inode found by name has its handle, and that a directory's handle leads somewhere: a crash may
     /// have come between the steps of a creation or a rename. Looked at once for each inode in use.
-    pub fn ensure_handle(&self, inode: &Inode, parent: Gfid, name: &[u8]) -> FopResult<()> {
+    pub fn ensure_handle(&self, inode: &Inode, directory: &Inode, name: &[u8]) -> FopResult<()> {
         if inode.handle_seen.load(Ordering::Relaxed) || inode.gfid.is_root() {
+            return Ok(());
+        }
+        let parent = directory.gfid;
+        let _names_stay = self.entry_locks.inode(inode.gfid);
+        // A handle must not come back once the name it is for has gone, nor follow one that is no longer right.
+        let still = rustix::fs::statat(&directory.path, name, AtFlags::SYMLINK_NOFOLLOW);
+        let ours = sys::fstat(&inode.path).explain(|| format!("stat of {}", inode.gfid))?;
+        if !still.is_ok_and(|s| (s.st_ino, s.st_dev) == (ours.st_ino, ours.st_dev)) {
             return Ok(());
         }
         let path = handle_path(inode.gfid);
@@ -372,10 +391,14 @@ impl Brick {
         let what = || format!("moving the handle of {gfid}");
         self.make_levels(gfid).explain(what)?;
         let path = handle_path(gfid);
-        let temporary = format!("{path}.new");
-        let _ = rustix::fs::unlinkat(&self.hidden, temporary.as_str(), AtFlags::empty());
+        // Nobody else's, and gone with the next start should a crash leave it.
+        let temporary = Brick::unlinked_path(Gfid::random());
         rustix::fs::symlinkat(&directory_link(parent, name)[..], &self.hidden, temporary.as_str()).explain(what)?;
-        rustix::fs::renameat(&self.hidden, temporary.as_str(), &self.hidden, path.as_str()).explain(what)
+        let moved = rustix::fs::renameat(&self.hidden, temporary.as_str(), &self.hidden, path.as_str());
+        if moved.is_err() {
+            let _ = rustix::fs::unlinkat(&self.hidden, temporary.as_str(), AtFlags::empty());
+        }
+        moved.explain(what)
     }
 
     /// Removes an inode's handle, if there is one.
@@ -425,6 +448,7 @@ impl Brick {
     /// creating it: it reads as absent.
     pub fn heal_gfid(&self, parent: &Inode, name: &[u8], gfid: Gfid) -> FopResult<()> {
         let what = || format!("giving {} its gfid", describe(parent.gfid, name));
+        let _name_stays = self.entry_locks.name(parent.gfid, name);
         let fd = sys::open_path(&parent.path, name).explain(what)?;
         let stat = sys::fstat(&fd).explain(what)?;
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
@@ -438,6 +462,7 @@ impl Brick {
         let Some(found) = sys::get_xattr_array::<16>(&fd, GFID_KEY.as_bytes()).explain(what)? else {
             return Err(FopError::new(errno::EIO, format!("{GFID_KEY} of {} vanished", describe(parent.gfid, name))));
         };
+        let _names_stay = self.entry_locks.inode(Gfid(found));
         self.make_handle(Gfid(found), kind_of(&stat)?, &fd, parent.gfid, name)
     }
 

@@ -41,6 +41,7 @@ impl Brick {
         self.check_space(context)?;
         let parent = self.parent(entry.parent)?;
         let what = || format!("creating {}", describe(entry.parent, &entry.name));
+        let _name_stays = self.entry_locks.name(entry.parent, &entry.name);
         let pre = parent.iatt()?;
         if let New::Directory { .. } = new {
             self.check_preop(&parent, xdata)?;
@@ -170,6 +171,7 @@ impl Brick {
         let fd = sys::open_path(&parent.path, &entry.name).explain(what)?;
         let stat = sys::fstat(&fd).explain(what)?;
         let kind = kind_of(&stat)?;
+        let _names_stay = self.entry_locks.inode(gfid);
         // Marks of replicate first: from the moment the gfid is there, they count.
         for (key, value) in xdata.iter().filter(|(key, _)| is_xattr_name(key) && key.as_ref() != GFID_KEY.as_bytes()) {
             let Some(raw) = super::xattr::value_bytes(value) else { continue };
@@ -194,6 +196,7 @@ impl Brick {
             self.inodes.remove(&known);
         }
         let inode = self.inodes.insert(gfid, fd, kind);
+        inode.handle_seen.store(true, Ordering::Relaxed);
         self.touch(context, &inode, Touch::ALL);
         Ok(inode)
     }
@@ -264,12 +267,7 @@ impl Brick {
         let inode = self.resolve(gfid)?;
         let parent = self.parent(entry.parent)?;
         let pre = parent.iatt()?;
-        if self.options.max_hardlinks > 0 && inode.iatt()?.nlink >= self.options.max_hardlinks {
-            return Err(FopError::new(
-                errno::EMLINK,
-                format!("{gfid} has the {} links storage.max-hardlinks allows", self.options.max_hardlinks),
-            ));
-        }
+        let _name_stays = self.entry_locks.name(entry.parent, &entry.name);
         self.link_existing(context, &inode, &parent, entry, pre)
     }
 
@@ -283,6 +281,17 @@ impl Brick {
     ) -> FopResult {
         if inode.kind == FileType::Directory {
             return Err(FopError::new(errno::EPERM, format!("{} is a directory", inode.gfid)));
+        }
+        let _names_stay = self.entry_locks.inode(inode.gfid);
+        if inode.unlinked.load(Ordering::SeqCst) {
+            return Err(FopError::new(errno::ENOENT, format!("the last name of {} was removed", inode.gfid)));
+        }
+        let most = self.options.max_hardlinks;
+        if most > 0 && inode.iatt()?.nlink >= most {
+            return Err(FopError::new(
+                errno::EMLINK,
+                format!("{} has the {most} links storage.max-hardlinks allows", inode.gfid),
+            ));
         }
         rustix::fs::linkat(&inode.path, "", &parent.path, &entry.name[..], AtFlags::EMPTY_PATH)
             .explain(|| format!("linking {} as {}", inode.gfid, describe(entry.parent, &entry.name)))?;
@@ -300,6 +309,7 @@ impl Brick {
     pub fn unlink(&self, context: &Context, entry: &Entry, xdata: &Dict) -> FopResult {
         self.check_entry(entry)?;
         let parent = self.parent(entry.parent)?;
+        let _name_stays = self.entry_locks.name(entry.parent, &entry.name);
         let pre = parent.iatt()?;
         let gone = || FopError::new(errno::ENOENT, format!("{} is not there", describe(entry.parent, &entry.name)));
         let found = match self.find(&parent, &entry.name) {
@@ -323,7 +333,9 @@ impl Brick {
         if xdata.int("dont-unlink-for-open-fd").is_some_and(|n| n != 0) && inode.is_open() {
             return Err(FopError::new(errno::EBUSY, format!("{} is open", inode.gfid)));
         }
-        let iatt = inode.iatt_of(&found.stat)?;
+        self.ensure_handle(&inode, &parent, &entry.name)?;
+        let _names_stay = self.entry_locks.inode(inode.gfid);
+        let iatt = inode.iatt()?;
         if xdata.int("unlink-only-if-dht-linkto-file").is_some_and(|n| n != 0) && !self.is_linkto(&inode, &iatt) {
             return Err(FopError::new(errno::EBUSY, format!("{} is no linkto file", inode.gfid)));
         }
@@ -347,7 +359,8 @@ impl Brick {
     }
 
     /// Takes one name of a file away, and its handle with the last one. The handle goes first: a crash in between
-    /// leaves a name, whose lookup makes the handle again.
+    /// leaves a name, whose lookup makes the handle again. The caller holds the locks of both, under which it counted
+    /// `nlink`.
     fn remove_name(
         &self,
         context: &Context,
@@ -372,10 +385,22 @@ impl Brick {
             }
             return Err(sys::failure(e, &format!("removing {}", describe(entry.parent, &entry.name))));
         }
-        if !last {
-            self.touch(context, inode, Touch::CHANGE);
+        match last {
+            false => self.touch(context, inode, Touch::CHANGE),
+            true => self.forget_late_finds(inode),
         }
         Ok(())
+    }
+
+    /// Takes from the table what somebody found by the last name of `inode` after we took `inode` itself out.
+    fn forget_late_finds(&self, inode: &Arc<Inode>) {
+        if let Some(late) = self.inodes.get(inode.gfid).filter(|late| !Arc::ptr_eq(late, inode))
+            && let (Ok(a), Ok(b)) = (sys::fstat(&late.path), sys::fstat(&inode.path))
+            && (a.st_ino, a.st_dev) == (b.st_ino, b.st_dev)
+        {
+            late.unlinked.store(true, Ordering::SeqCst);
+            self.inodes.remove(&late);
+        }
     }
 
     /// A linkto file of distribute: mode exactly `---------T`, and the xattr that says where the file is.
@@ -387,7 +412,9 @@ impl Brick {
 
     fn remove_stale_linkto(&self, parent: &Inode, name: &[u8]) -> FopResult<bool> {
         let Some(found) = self.find(parent, name)? else { return Ok(true) };
-        let iatt = found.inode.iatt_of(&found.stat)?;
+        self.ensure_handle(&found.inode, parent, name)?;
+        let _names_stay = self.entry_locks.inode(found.inode.gfid);
+        let iatt = found.inode.iatt()?;
         if !self.is_linkto(&found.inode, &iatt) || found.inode.is_open() {
             return Ok(false);
         }
@@ -402,11 +429,13 @@ impl Brick {
         let parent = self.parent(entry.parent)?;
         let pre = parent.iatt()?;
         let what = || format!("removing directory {}", describe(entry.parent, &entry.name));
+        let _name_stays = self.entry_locks.name(entry.parent, &entry.name);
         let found = match self.find(&parent, &entry.name) {
             Ok(found) => found,
             Err(e) if e.errno == errno::ENODATA => None,
             Err(e) => return Err(e),
         };
+        let _handle_stays = found.as_ref().map(|found| self.entry_locks.inode(found.inode.gfid));
         if flags != 0
             && let Some(found) = &found
         {
@@ -451,6 +480,7 @@ impl Brick {
         self.check_entry(to)?;
         let from_parent = self.parent(from.parent)?;
         let to_parent = self.parent(to.parent)?;
+        let _names_stay = self.entry_locks.names(from, to);
         let (from_pre, to_pre) = (from_parent.iatt()?, to_parent.iatt()?);
         let gone = || FopError::new(errno::ENOENT, format!("{} is not there", describe(from.parent, &from.name)));
         let inode = self.find(&from_parent, &from.name)?.ok_or_else(gone)?.inode;
@@ -460,9 +490,16 @@ impl Brick {
             Err(e) => return Err(e),
         };
         let victim = victim.filter(|v| v.inode.gfid != inode.gfid || v.inode.kind == FileType::Directory);
+        if let Some(victim) = &victim
+            && victim.inode.kind != FileType::Directory
+        {
+            self.ensure_handle(&victim.inode, &to_parent, &to.name)?;
+        }
+        let other = victim.as_ref().map_or(inode.gfid, |v| v.inode.gfid);
+        let _inodes_stay = self.entry_locks.inodes(inode.gfid, other);
         let mut out = Dict::new();
         let victim_nlink = match &victim {
-            Some(v) => v.inode.iatt_of(&v.stat)?.nlink,
+            Some(v) => v.inode.iatt()?.nlink,
             None => 0,
         };
         if xdata.contains("get-link-count") && victim.is_some() {
@@ -492,6 +529,7 @@ impl Brick {
                 self.inodes.remove(&victim.inode);
             } else if victim_nlink <= 1 {
                 self.drop_last_handle(&victim.inode)?;
+                self.forget_late_finds(&victim.inode);
             } else {
                 if self.options.gfid2path {
                     self.forget_name(&victim.inode.path, to);

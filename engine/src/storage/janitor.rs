@@ -68,6 +68,8 @@ impl Brick {
         let kind = kind_of(&stat).map_err(|_| Errno::IO)?;
         let gfid = sys::get_xattr_array::<16>(&fd, GFID_KEY.as_bytes())?.map(Gfid);
         if kind != FileType::Directory {
+            let _names_stay = gfid.map(|gfid| self.entry_locks.inode(gfid));
+            let stat = sys::fstat(&fd)?;
             if let Some(gfid) = gfid
                 && stat.st_nlink <= 2
             {
@@ -103,6 +105,7 @@ impl Brick {
         if let Some(gfid) = gfid
             && !parent.is_null()
         {
+            let _handle_stays = self.entry_locks.inode(gfid);
             let handle = rustix::fs::readlinkat(&self.hidden, handle_path(gfid).as_str(), Vec::new());
             if handle.is_ok_and(|link| link.as_bytes() == directory_link(parent, name)) {
                 // The same directory may have been made anew under the same parent: then the handle leads there. The

@@ -48,7 +48,7 @@ impl Brick {
                 format!("{} is not there", describe(entry.parent, &entry.name)),
             )));
         };
-        self.ensure_handle(&found.inode, entry.parent, &entry.name)?;
+        self.ensure_handle(&found.inode, &parent, &entry.name)?;
         let iatt = found.inode.iatt_of(&found.stat)?;
         let out = self.answer_xdata(&found.inode, &iatt, xdata);
         Ok(Reply::Lookup { iatt: Box::new(iatt), parent: Box::new(parent_iatt), xdata: out })

@@ -6,6 +6,7 @@
 
 pub mod brick;
 mod entry;
+mod entry_lock;
 pub mod file;
 pub mod handle;
 pub mod inode;

@@ -702,3 +702,66 @@ proptest! {
         play(&steps);
     }
 }
+
+/// Runs both at once, as two clients do.
+fn together(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
+    let barrier = std::sync::Barrier::new(2);
+    let barrier = &barrier;
+    std::thread::scope(|scope| {
+        for job in [Box::new(a) as Box<dyn FnOnce() + Send>, Box::new(b)] {
+            scope.spawn(move || {
+                barrier.wait();
+                job();
+            });
+        }
+    });
+}
+
+#[test]
+fn entry_operations_on_one_inode_at_once_keep_handle_and_names_agreeing() {
+    let Some(t) = brick() else { return };
+    let unlink = |name: &str| t.run(Fop::Unlink { entry: entry(Gfid::ROOT, name), flags: 0, xdata: Dict::new() });
+    let link = |gfid, name: &str| t.run(Fop::Link { gfid, entry: entry(Gfid::ROOT, name), xdata: Dict::new() });
+    let rename = |from: &str, to: &str| {
+        t.run(Fop::Rename { from: entry(Gfid::ROOT, from), to: entry(Gfid::ROOT, to), xdata: Dict::new() })
+    };
+    let handle = |gfid| t.path.join(".glusterfs").join(handle_path(gfid));
+    for round in 0..400 {
+        // The last two names go at once: the handle with them.
+        let gfid = t.make(Gfid::ROOT, "a").unwrap();
+        link(gfid, "b").unwrap();
+        together(|| drop(unlink("a").unwrap()), || drop(unlink("b").unwrap()));
+        assert!(!handle(gfid).exists(), "round {round}: data nobody has a name for");
+
+        // A new name comes while the last one goes: handle and name stay, or both go.
+        let gfid = t.make(Gfid::ROOT, "a").unwrap();
+        together(|| drop(unlink("a").unwrap()), || drop(link(gfid, "b")));
+        assert_eq!(t.path.join("b").exists(), handle(gfid).exists(), "round {round}: link against unlink");
+        assert_eq!(t.stat(gfid).is_ok(), handle(gfid).exists(), "round {round}");
+        let _ = unlink("b");
+        assert!(!handle(gfid).exists(), "round {round}");
+
+        // One name is replaced while the other is removed.
+        let gfid = t.make(Gfid::ROOT, "a").unwrap();
+        link(gfid, "b").unwrap();
+        let other = t.make(Gfid::ROOT, "c").unwrap();
+        together(|| drop(rename("c", "a").unwrap()), || drop(unlink("b").unwrap()));
+        assert!(!handle(gfid).exists() && handle(other).exists(), "round {round}: rename against unlink");
+        unlink("a").unwrap();
+
+        // One directory goes two ways.
+        let dir = t.mkdir(Gfid::ROOT, "d").unwrap();
+        let carry = |to: &str| {
+            for from in ["d", "d1", "d2"] {
+                let _ = rename(from, to);
+            }
+        };
+        together(|| carry("d1"), || carry("d2"));
+        let at = ["d", "d1", "d2"].into_iter().find(|name| t.path.join(name).exists()).unwrap();
+        let led = std::fs::read_link(handle(dir)).unwrap();
+        assert_eq!(led.file_name().unwrap(), at, "round {round}: the handle of a renamed directory");
+        t.run(Fop::Rmdir { entry: entry(Gfid::ROOT, at), flags: 0, xdata: Dict::new() }).unwrap();
+        assert!(!handle(dir).exists(), "round {round}");
+    }
+    assert_eq!(std::fs::read_dir(t.path.join(".glusterfs/unlink")).unwrap().count(), 0);
+}
