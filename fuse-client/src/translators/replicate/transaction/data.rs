@@ -127,7 +127,8 @@ impl Replicate {
         if contended {
             self.suspect_contention(inode);
         }
-        let whole: Vec<ChildReply> = replies.into_iter().filter(|(child, _)| verdict.done.has(*child)).collect();
+        // The attributes of a stale copy are nobody's business: a good one speaks.
+        let whole: Vec<ChildReply> = replies.into_iter().filter(|(child, _)| firm.has(*child)).collect();
         self.first_success(whole, inode.gfid)
     }
 

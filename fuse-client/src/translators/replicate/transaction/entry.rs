@@ -50,11 +50,17 @@ impl Replicate {
         let lockees = in_order(names.chain(wholes).collect());
         let own = self.root_context(self.inodes.fresh_owner());
         let locked = self.lock_all(&own, &self.name, &lockees, self.up()).await;
+        let mut opened = Mask::NONE;
         let outcome = if self.has_quorum(locked.on) {
-            self.entry_locked(context, &own, &fop, &shape, &locked, answer).await
+            self.entry_locked(context, &own, &fop, &shape, &locked, (&mut opened, answer)).await
         } else {
             Err(lock_error(self, &locked))
         };
+        if let (Some((fd, _)), Err(_)) = (shape.opens, &outcome) {
+            // Its caller will not release what it was not given.
+            self.files.lock().remove(&fd);
+            self.release_on(context, fd, opened).await;
+        }
         self.unlock_all(&own, &self.name, &lockees, locked.on & self.up()).await;
         if let (Err(_), Some((fd, _))) = (&outcome, shape.opens) {
             // A create that failed may have opened the file on some children.
@@ -72,7 +78,7 @@ impl Replicate {
         fop: &Fop,
         shape: &Shape,
         locked: &Locked,
-        answer: &mut Answer,
+        (opened, answer): (&mut Mask, &mut Answer),
     ) -> FopResult<()> {
         let optimistic = locked.on == self.everyone();
         let mut on = locked.on;
@@ -96,6 +102,7 @@ impl Replicate {
             return Err(FopError::new(EIO, format!("{}: no good copy of a directory is up", self.name)));
         }
         let replies = self.send_all(on, context, fop).await;
+        *opened = super::super::fops::successes(&replies);
         let mut verdict = self.verdict(&replies, self.view().kept_since(&locked.since, on));
         if matches!(fop, Fop::Unlink { .. } | Fop::Rmdir { .. }) && !verdict.done.is_empty() {
             // A copy that has no such name is as it would be after the removal.
@@ -112,10 +119,18 @@ impl Replicate {
                 parent.distrust();
             }
         }
-        if optimistic && verdict.done != self.everyone() && self.has_quorum(verdict.done) {
+        let differ = inodes(&replies, verdict.done).windows(2).any(|pair| pair[0].1 != pair[1].1);
+        if optimistic && (verdict.done != self.everyone() || differ) && self.has_quorum(verdict.done) {
             for (parent, _) in parents(shape) {
                 good.push(self.read_good_copies(own, verdict.done, Target::inode(parent), Segment::Entry).await);
             }
+        }
+        let all_good = good.iter().fold(self.everyone(), |all, good| all & *good);
+        if differ {
+            // A stale copy had another inode under the name: what it did to that is not the operation.
+            let found = inodes(&replies, verdict.done);
+            let truth = found.iter().find(|(child, _)| all_good.has(*child)).map(|(_, gfid)| *gfid);
+            verdict.done = found.iter().filter(|(_, gfid)| Some(*gfid) == truth).map(|(child, _)| *child).collect();
         }
         let has_good = good.iter().all(|good| !(*good & verdict.done).is_empty());
         if !self.has_quorum(verdict.done) || !has_good {
@@ -136,6 +151,7 @@ impl Replicate {
             && let Some(gfid) = new_gfid(&replies, verdict.done)
         {
             self.note_open(fd, gfid, flags, false, verdict.done);
+            self.release_on(context, fd, *opened - verdict.done).await;
         }
         if !missed.is_empty() {
             let mut told = verdict.done;
@@ -151,9 +167,17 @@ impl Replicate {
         }
         let done = verdict.done;
         let gfid = new_gfid(&replies, done).or(shape.entries.first().map(|entry| entry.parent)).unwrap_or_default();
-        let replies = replies.into_iter().filter(|(child, _)| done.has(*child)).collect();
+        // A good copy speaks for all where there is one.
+        let voices = if (done & all_good).is_empty() { done } else { done & all_good };
+        let replies = replies.into_iter().filter(|(child, reply)| voices.has(*child) && reply.is_ok()).collect();
         answer.give(self.first_success(replies, gfid));
         Ok(())
+    }
+
+    /// Closes `fd` where a create opened it in vain.
+    async fn release_on(&self, context: &Context, fd: FdId, children: Mask) {
+        let file = File { gfid: Gfid::NULL, fd: Some(fd) };
+        self.send(children, context, |_| Fop::Release { file }).await;
     }
 
     /// Marks after an entry operation, on each directory it changed. Answers who has all of them.
@@ -234,6 +258,17 @@ impl Replicate {
 fn parents(shape: &Shape) -> Vec<(Gfid, Bytes)> {
     // Both names of a rename within one directory are to be indexed, so that one is marked twice, as AFR does.
     shape.entries.iter().map(|entry| (entry.parent, entry.name.clone())).collect()
+}
+
+/// The inodes that `done` say the operation was on.
+fn inodes(replies: &[ChildReply], done: Mask) -> Vec<(usize, Gfid)> {
+    let gfid_of = |(child, reply): &ChildReply| match reply {
+        Ok(Reply::Entry { iatt, .. } | Reply::Rename { iatt, .. }) if done.has(*child) && !iatt.gfid.is_null() => {
+            Some((*child, iatt.gfid))
+        }
+        _ => None,
+    };
+    replies.iter().filter_map(gfid_of).collect()
 }
 
 /// Children that refused with ENOENT.
