@@ -506,13 +506,7 @@ impl Client {
         let counted =
             !matches!(kind, FopKind::Inodelk | FopKind::Finodelk | FopKind::Entrylk | FopKind::Fentrylk | FopKind::Lk);
         // What the answer may hold counts too.
-        let size = size
-            + match &fop {
-                Fop::Read { size_bytes, .. } | Fop::Readdir { size_bytes, .. } | Fop::Readdirp { size_bytes, .. } => {
-                    (*size_bytes as usize).min(MAX_IN_FLIGHT_BYTES)
-                }
-                _ => 0,
-            };
+        let size = size + crate::storage::answer_bytes(&fop);
         let (shared, outgoing, flight) = (self.shared.clone(), self.outgoing.clone(), self.flight.clone());
         if counted {
             flight.enter(size);

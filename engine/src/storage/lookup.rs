@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::{DirEntry, Entry, File, PrePost, Statfs};
 use ladrillo_translator::iatt::SetattrValid;
-use ladrillo_translator::{Context, Dict, FdId, FileType, FopError, FopResult, Gfid, Iatt, Reply, Timespec};
+use ladrillo_translator::{Context, Dict, FdId, FileType, FopError, FopResult, Gfid, Iatt, Reply, Timespec, Value};
 use rustix::fs::{OFlags, SeekFrom};
 
 use super::brick::{Brick, describe};
@@ -15,7 +15,7 @@ use super::inode::{Inode, Touch};
 use super::sys::{self, Explain};
 
 /// Most bytes of entries in one answer. Source: our bound; the stock client asks for 4 to 128 KiB.
-const LISTING_MAX_BYTES: usize = 1 << 20;
+pub const LISTING_MAX_BYTES: usize = 1 << 20;
 /// What an entry costs of the client's budget beside its name, in bytes: its fixed part on the wire.
 const ENTRY_BYTES: usize = 40;
 /// The same with attributes.
@@ -252,9 +252,20 @@ impl Brick {
             }
         }
         if plus {
+            // Contents are a lookup's to ask for; the other answers count, and what they leave no room for comes with
+            // the client's next request.
+            let mut asked = xdata.clone();
+            asked.remove("glusterfs.content");
+            let mut taken = 0;
             for entry in &mut entries {
-                self.fill_entry(&open.inode, entry, xdata);
+                self.fill_entry(&open.inode, entry, &asked);
+                used += dict_bytes(&entry.xdata);
+                if used > LISTING_MAX_BYTES && taken > 0 {
+                    break;
+                }
+                taken += 1;
             }
+            entries.truncate(taken);
         }
         Ok(Reply::Entries { entries, xdata: Dict::new() })
     }
@@ -283,6 +294,12 @@ impl Brick {
         }
         entry.iatt = Some(iatt);
     }
+}
+
+/// About what a dict takes in memory and on the wire.
+fn dict_bytes(dict: &Dict) -> usize {
+    let value_bytes = |value: &Value| super::xattr::value_bytes(value).map_or(64, |raw| raw.len());
+    dict.iter().map(|(key, value)| 16 + key.len() + value_bytes(value)).sum()
 }
 
 fn d_type(kind: rustix::fs::FileType) -> u32 {

@@ -32,6 +32,24 @@ pub use xattr::matches_pattern;
 
 use entry::New;
 
+/// What a fop's answer may hold beside its fixed parts, in bytes: for those who bound what is under way.
+pub fn answer_bytes(fop: &Fop) -> usize {
+    let xdata = fop.xdata();
+    let content = xdata.and_then(|xdata| xdata.int("glusterfs.content")).and_then(|n| u64::try_from(n).ok());
+    let asked = match fop {
+        Fop::Read { size_bytes, .. } => (*size_bytes as usize).min(file::READ_MAX_BYTES),
+        Fop::Readdir { size_bytes, .. } => (*size_bytes as usize).min(lookup::LISTING_MAX_BYTES),
+        Fop::Readdirp { size_bytes, xdata, .. } => match xdata.is_empty() {
+            true => (*size_bytes as usize).min(lookup::LISTING_MAX_BYTES),
+            false => lookup::LISTING_MAX_BYTES,
+        },
+        _ => content.unwrap_or(0).min(xattr::CONTENT_MAX_BYTES) as usize,
+    };
+    let lists =
+        xdata.is_some_and(|xdata| xdata.contains("list-xattr") || xdata.iter().any(|(key, _)| key.contains(&b'*')));
+    asked + if lists { xattr::ANSWER_MAX_BYTES } else { 0 }
+}
+
 /// Work that may wait for a disk.
 pub type Job = Box<dyn FnOnce() -> FopResult + Send>;
 

@@ -765,3 +765,45 @@ fn entry_operations_on_one_inode_at_once_keep_handle_and_names_agreeing() {
     }
     assert_eq!(std::fs::read_dir(t.path.join(".glusterfs/unlink")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_listing_is_bounded_whatever_is_asked_of_its_entries() {
+    let Some(t) = brick() else { return };
+    let mut made = BTreeSet::new();
+    for i in 0..600 {
+        let name = format!("f{i}");
+        t.make(Gfid::ROOT, &name).unwrap();
+        std::fs::write(t.path.join(&name), vec![7; 16 << 10]).unwrap();
+        let fd = rustix::fs::open(t.path.join(&name), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        sys::set_xattr(fd, b"user.large", &[b'x'; 2500], rustix::fs::XattrFlags::empty()).unwrap();
+        made.insert(name);
+    }
+    let fd = FdId(NEXT.fetch_add(1, Ordering::Relaxed));
+    t.run(Fop::Opendir { gfid: Gfid::ROOT, fd, xdata: Dict::new() }).unwrap();
+    let file = File { gfid: Gfid::ROOT, fd: Some(fd) };
+    let xdata = Dict::new().with("glusterfs.content", Value::Uint(1 << 20)).with("list-xattr", Value::Uint(1));
+    let (mut offset, mut answers) = (0, 0);
+    loop {
+        let fop = Fop::Readdirp { file, offset, size_bytes: 1 << 20, xdata: xdata.clone() };
+        assert!(super::answer_bytes(&fop) >= 1 << 20);
+        let Reply::Entries { entries, .. } = t.run(fop).unwrap() else { panic!("no entries") };
+        let Some(last) = entries.last() else { break };
+        offset = last.offset;
+        answers += 1;
+        let bytes = |entry: &ladrillo_translator::fop::DirEntry| -> usize {
+            entry.xdata.iter().filter_map(|(_, value)| super::xattr::value_bytes(value)).map(|raw| raw.len()).sum()
+        };
+        assert!(entries.iter().map(bytes).sum::<usize>() <= 1 << 20);
+        for entry in &entries {
+            assert!(!entry.xdata.contains("glusterfs.content"));
+            let name = std::str::from_utf8(&entry.name).unwrap();
+            assert!(matches!(name, "." | "..") || made.remove(name), "{name} twice");
+            assert_eq!(entry.xdata.contains("user.large"), !matches!(name, "." | ".."), "{name}");
+        }
+    }
+    assert!(made.is_empty() && answers > 1, "{made:?} not listed in {answers} answers");
+    // A lookup has contents, and they are counted.
+    let lookup = Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry(Gfid::ROOT, "f0")), xdata };
+    assert!(super::answer_bytes(&lookup) >= 2 << 20);
+    assert_eq!(t.run(lookup).unwrap().xdata().bytes("glusterfs.content").unwrap().len(), 16 << 10);
+}

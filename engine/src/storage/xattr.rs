@@ -16,7 +16,12 @@ use super::inode::{GFID_KEY, Inode, MDATA_KEY, Touch, decode_mdata};
 use super::sys::{self, Explain};
 
 /// Most bytes of a file a lookup carries (`glusterfs.content`). Source: our bound; quick-read asks for at most 1 MiB.
-const CONTENT_MAX_BYTES: u64 = 1 << 20;
+pub const CONTENT_MAX_BYTES: u64 = 1 << 20;
+/// Most bytes of xattrs one answer carries beside contents. Source: our bound; XFS keeps 64 KiB under each of any number
+/// of names.
+pub const ANSWER_MAX_BYTES: usize = 1 << 20;
+/// Most bytes of xattrs a whole list has, which is never cut short. Source: our bound, what fits in a record.
+const LIST_MAX_BYTES: usize = 16 << 20;
 /// Most bytes of one xattropped value. Source: our bound; AFR's have 12, disperse's 16.
 const XATTROP_MAX_BYTES: usize = 4096;
 
@@ -34,10 +39,13 @@ const NOT_XATTRS: [&str; 9] = [
 ];
 
 impl Brick {
-    /// Answers what a lookup's (readdirp's, write's...) xdata asks of an inode.
+    /// Answers what a lookup's (readdirp's, write's...) xdata asks of an inode: keys by name first, then patterns and
+    /// lists, until [`ANSWER_MAX_BYTES`] are spent.
     pub fn answer_xdata(&self, inode: &Inode, iatt: &Iatt, request: &Dict) -> Dict {
         let mut out = Dict::new();
         let mut names: Option<Vec<Vec<u8>>> = None;
+        let mut patterns: Vec<&Bytes> = Vec::new();
+        let mut room = ANSWER_MAX_BYTES;
         for (key, value) in request.iter() {
             let text = std::str::from_utf8(key).unwrap_or("");
             if NOT_XATTRS.contains(&text) {
@@ -62,25 +70,27 @@ impl Brick {
                         out.set(key.clone(), Value::Str(path.into()));
                     }
                 }
+                _ if key.contains(&b'*') || key.contains(&b'?') => patterns.push(key),
                 _ => {
                     let names = names.get_or_insert_with(|| sys::list_xattrs(&inode.path).unwrap_or_default());
-                    for name in names.iter().filter(|name| matches_pattern(key, name)) {
-                        if let Ok(Some(value)) = sys::get_xattr(&inode.path, name) {
-                            out.set(name.clone(), Value::Ptr(value.into()));
-                        }
+                    if let Some(name) = names.iter().find(|name| name[..] == key[..]) {
+                        add_xattr(inode, name, &mut out, &mut room);
                     }
                 }
+            }
+        }
+        if !patterns.is_empty() {
+            let names = names.get_or_insert_with(|| sys::list_xattrs(&inode.path).unwrap_or_default());
+            for name in names.iter().filter(|name| patterns.iter().any(|pattern| matches_pattern(pattern, name))) {
+                add_xattr(inode, name, &mut out, &mut room);
             }
         }
         if request.contains("list-xattr") {
             let names = names.unwrap_or_else(|| sys::list_xattrs(&inode.path).unwrap_or_default());
             for name in names {
                 let hidden = is_own(&name) || name == b"security.selinux" || is_georep(&name) || is_marker(&name);
-                if !hidden
-                    && !out.contains(&name)
-                    && let Ok(Some(value)) = sys::get_xattr(&inode.path, &name)
-                {
-                    out.set(name, Value::Ptr(value.into()));
+                if !hidden {
+                    add_xattr(inode, &name, &mut out, &mut room);
                 }
             }
         }
@@ -150,12 +160,18 @@ impl Brick {
     fn list(&self, context: &Context, inode: &Inode, xdata: &Dict) -> FopResult {
         let names = sys::list_xattrs(&inode.path).explain(|| format!("xattrs of {}", inode.gfid))?;
         let mut xattrs = Dict::new();
+        let mut bytes = 0;
         for name in names {
             let hidden = is_own(&name) || is_georep(&name) || name == MDATA_KEY.as_bytes() && !context.is_internal();
             if !hidden
                 && let Some(value) = sys::get_xattr(&inode.path, &name)
                     .explain(|| format!("{} of {}", String::from_utf8_lossy(&name), inode.gfid))?
             {
+                bytes += name.len() + value.len();
+                if bytes > LIST_MAX_BYTES {
+                    let what = format!("{} has more than {LIST_MAX_BYTES} bytes of xattrs", inode.gfid);
+                    return Err(FopError::new(libc::E2BIG, what));
+                }
                 xattrs.set(name, Value::Ptr(value.into()));
             }
         }
@@ -336,6 +352,24 @@ impl Brick {
             }
         }
         Ok(Reply::Xattrs { xattrs: changed, xdata: out })
+    }
+}
+
+/// Adds an xattr to an answer, unless it is there already or there is no room for it.
+fn add_xattr(inode: &Inode, name: &[u8], out: &mut Dict, room: &mut usize) {
+    if *room == 0 || out.contains(name) {
+        return;
+    }
+    let Ok(Some(value)) = sys::get_xattr(&inode.path, name) else { return };
+    match room.checked_sub(name.len() + value.len()) {
+        Some(left) => {
+            *room = left;
+            out.set(name.to_vec(), Value::Ptr(value.into()));
+        }
+        None => {
+            *room = 0;
+            tracing::debug!(gfid = %inode.gfid, "more xattrs than one answer carries: some were left out");
+        }
     }
 }
 
