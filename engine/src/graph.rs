@@ -118,7 +118,8 @@ impl Graph {
         }
         let options = StorageOptions::parse(&bottom.options).map_err(|e| wrong(bottom, e))?;
         let volume_id = options.volume_id;
-        let storage = Storage::open(&bottom.name, options, offload).map_err(|e| wrong(bottom, e.to_string()))?;
+        let storage =
+            Storage::open(&bottom.name, options, offload.clone()).map_err(|e| wrong(bottom, e.to_string()))?;
         let brick = storage.brick().clone();
         let mut current: Arc<dyn Translator> = Arc::new(storage);
         let mut all = vec![current.clone()];
@@ -134,7 +135,9 @@ impl Graph {
                     current = made;
                 }
                 "features/index" => {
-                    current = Arc::new(Index::open(&node.name, &node.options, current).map_err(|e| wrong(node, e))?);
+                    current = Arc::new(
+                        Index::open(&node.name, &node.options, offload.clone(), current).map_err(|e| wrong(node, e))?,
+                    );
                 }
                 "features/access-control" | "system/posix-acl" => {
                     current = Arc::new(AccessControl::new(&node.name, current));

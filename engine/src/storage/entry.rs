@@ -212,6 +212,12 @@ impl Brick {
         Ok(Reply::Entry { iatt: Box::new(iatt), parent: Box::new(PrePost { pre, post }), xdata: Dict::new() })
     }
 
+    /// Whether an entry is there already, as far as can be seen.
+    pub fn has_entry(&self, entry: &Entry) -> bool {
+        self.check_entry(entry).is_ok()
+            && self.parent(entry.parent).is_ok_and(|parent| self.exists(&parent, &entry.name).unwrap_or(false))
+    }
+
     fn exists(&self, parent: &Inode, name: &[u8]) -> FopResult<bool> {
         match rustix::fs::statat(&parent.path, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),

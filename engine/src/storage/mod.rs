@@ -134,6 +134,8 @@ fn waits(fop: &Fop, brick: &Brick) -> bool {
         | Fop::Ftruncate { .. }
         | Fop::Unlink { .. }
         | Fop::Rmdir { .. }
+        // What it replaces may be large, and is freed.
+        | Fop::Rename { .. }
         | Fop::Readdir { .. }
         | Fop::Readdirp { .. }
         | Fop::Read { .. } => true,
@@ -142,8 +144,15 @@ fn waits(fop: &Fop, brick: &Brick) -> bool {
             OFlags::from_bits_retain(*flags).intersects(OFlags::SYNC | OFlags::DSYNC | OFlags::DIRECT)
                 || file.fd.and_then(|id| brick.files.get(id)).is_some_and(|open| open.sync || open.direct.is_some())
         }
-        // Closing the last descriptor of an unlinked file frees its blocks.
-        Fop::Release { .. } => false,
+        // Closing the last descriptor of an unlinked file frees its blocks, and so does opening one to empty it.
+        Fop::Release { file } => {
+            file.fd.and_then(|id| brick.files.get(id)).is_some_and(|open| open.inode.unlinked.load(Ordering::SeqCst))
+        }
+        Fop::Open { flags, .. } => OFlags::from_bits_retain(*flags).contains(OFlags::TRUNC),
+        Fop::Create { entry, flags, .. } => {
+            let flags = OFlags::from_bits_retain(*flags);
+            flags.contains(OFlags::TRUNC) && !flags.contains(OFlags::EXCL) && brick.has_entry(entry)
+        }
         _ => false,
     }
 }

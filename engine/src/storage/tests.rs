@@ -807,3 +807,47 @@ fn a_listing_is_bounded_whatever_is_asked_of_its_entries() {
     assert!(super::answer_bytes(&lookup) >= 2 << 20);
     assert_eq!(t.run(lookup).unwrap().xdata().bytes("glusterfs.content").unwrap().len(), 16 << 10);
 }
+
+/// Runs in place and counts what was sent away.
+#[derive(Default)]
+struct Counting(AtomicU64);
+
+impl super::Offload for Counting {
+    fn run(&self, job: super::Job) -> ladrillo_translator::LocalFuture<'static, FopResult> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        super::InPlace.run(job)
+    }
+}
+
+#[test]
+fn what_frees_blocks_never_runs_on_the_executor() {
+    use ladrillo_translator::Translator;
+    let Some(t) = brick() else { return };
+    let pool = Arc::new(Counting::default());
+    let storage = super::Storage::open("posix", StorageOptions::new(&t.path), pool.clone()).unwrap();
+    let sent_away = |fop: Fop| {
+        let before = pool.0.load(Ordering::Relaxed);
+        futures::executor::block_on(storage.submit(&at(1), fop)).unwrap();
+        pool.0.load(Ordering::Relaxed) > before
+    };
+    let create = |name: &str, flags: i32, fd| Fop::Create {
+        entry: entry(Gfid::ROOT, name),
+        flags: (libc::O_RDWR | flags) as u32,
+        mode: 0o600,
+        umask: 0,
+        fd,
+        xdata: request(Gfid::random()),
+    };
+    let fds: Vec<FdId> = (0..3).map(|_| FdId(NEXT.fetch_add(1, Ordering::Relaxed))).collect();
+    storage.brick().execute(&at(1), create("a", 0, fds[0])).unwrap();
+    assert!(sent_away(create("a", libc::O_TRUNC, fds[1])), "CREATE that empties");
+    let gfid = storage.brick().files.get(fds[0]).unwrap().inode.gfid;
+    let open = Fop::Open { gfid, flags: (libc::O_WRONLY | libc::O_TRUNC) as u32, fd: fds[2], xdata: Dict::new() };
+    assert!(sent_away(open), "OPEN that empties");
+    t.make(Gfid::ROOT, "b").unwrap();
+    let rename = Fop::Rename { from: entry(Gfid::ROOT, "b"), to: entry(Gfid::ROOT, "a"), xdata: Dict::new() };
+    assert!(sent_away(rename), "RENAME over a file");
+    for fd in fds {
+        assert!(sent_away(Fop::Release { file: File { gfid, fd: Some(fd) } }), "RELEASE of a file without a name");
+    }
+}

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::storage::Offload;
 use crate::storage::handle::check_name;
 use crate::storage::inode::iatt_from_stat;
 use crate::storage::sys::{self, Explain};
@@ -36,6 +37,10 @@ const XATTROP: usize = 0;
 const DIRTY: usize = 1;
 const ENTRY_CHANGES: usize = 2;
 
+/// Xattrs that ask how many entries there are.
+const COUNTS: [(&str, usize); 2] =
+    [("glusterfs.xattrop_index_count", XATTROP), ("glusterfs.xattrop_dirty_count", DIRTY)];
+
 /// Inodes whose xattrops are in order: one async lock each, shared by gfids that fall together.
 const LANES: usize = 256;
 /// Directories of `entry-changes` that clients look at, remembered at most. Source: our bound.
@@ -45,12 +50,18 @@ const MAX_SUBDIRECTORIES: usize = 65536;
 pub struct Index {
     name: String,
     child: Arc<dyn Translator>,
+    offload: Arc<dyn Offload>,
+    lanes: Vec<futures::lock::Mutex<()>>,
+    core: Arc<Core>,
+}
+
+/// The index itself, apart from the graph, so that its work can be done by other threads.
+struct Core {
     /// O_PATH descriptors of the subdirectories.
     directories: [OwnedFd; 3],
     virtual_gfids: [Gfid; 3],
     dirty_watchlist: Vec<String>,
     pending_watchlist: Vec<String>,
-    lanes: Vec<futures::lock::Mutex<()>>,
     state: Mutex<State>,
 }
 
@@ -62,8 +73,8 @@ struct State {
     open: HashMap<FdId, OwnedFd>,
     /// Virtual gfids of subdirectories of `entry-changes`.
     subdirectories: HashMap<Gfid, Gfid>,
-    /// Entries of `xattrop`, once counted.
-    pending: Option<u64>,
+    /// Entries of `xattrop`.
+    pending: u64,
 }
 
 /// What a virtual gfid stands for.
@@ -76,11 +87,16 @@ enum Virtual {
 
 impl Index {
     /// Over `child`, with the options of the volfile (`index-base`, `xattrop-dirty-watchlist`, `xattrop-pending-watchlist`,
-    /// `xattrop64-watchlist`).
+    /// `xattrop64-watchlist`). Reads what is in the index already.
     ///
     /// # Errors
     /// A sentence: no `index-base`, or it cannot be prepared.
-    pub fn open(name: &str, options: &Options, child: Arc<dyn Translator>) -> Result<Index, String> {
+    pub fn open(
+        name: &str,
+        options: &Options,
+        offload: Arc<dyn Offload>,
+        child: Arc<dyn Translator>,
+    ) -> Result<Index, String> {
         let path = PathBuf::from(options.get("index-base").ok_or("option index-base is missing")?);
         let fail = |what: &str, e: Errno| format!("{}: {what}: {e}", path.display());
         let base = open_or_make(&path).map_err(|e| fail("opening the index", e))?;
@@ -100,18 +116,178 @@ impl Index {
         };
         let mut pending_watchlist = list("xattrop-pending-watchlist");
         pending_watchlist.extend(list("xattrop64-watchlist"));
-        Ok(Index {
-            name: name.to_owned(),
-            child,
+        let mut state = State::default();
+        for (kind, (word, _)) in KINDS.into_iter().enumerate() {
+            let (base, others) = scan(&directories[kind], word).map_err(|e| fail(word, e))?;
+            state.bases[kind] = base;
+            if kind == XATTROP {
+                state.pending = others;
+            }
+        }
+        let core = Core {
             directories,
             virtual_gfids: [Gfid::random(), Gfid::random(), Gfid::random()],
             dirty_watchlist: list("xattrop-dirty-watchlist"),
             pending_watchlist,
+            state: Mutex::new(state),
+        };
+        Ok(Index {
+            name: name.to_owned(),
+            child,
+            offload,
             lanes: (0..LANES).map(|_| futures::lock::Mutex::new(())).collect(),
-            state: Mutex::default(),
+            core: Arc::new(core),
         })
     }
 
+    /// Work that reads whole directories waits for the disk elsewhere.
+    async fn in_pool(&self, work: impl FnOnce(&Core) -> FopResult + Send + 'static) -> FopResult {
+        let core = self.core.clone();
+        self.offload.run(Box::new(move || work(&core))).await
+    }
+
+    async fn xattrop(&self, context: &Context, gfid: Gfid, fop: Fop) -> FopResult {
+        let (xattrs, xdata) = match &fop {
+            Fop::Xattrop { xattrs, xdata, .. } | Fop::Fxattrop { xattrs, xdata, .. } => (xattrs, xdata.clone()),
+            _ => return self.child.submit(context, fop).await,
+        };
+        let lane = self.lanes[usize::from(gfid.0[15]) % LANES].lock().await;
+        for (kind, mark) in self.core.marks(xattrs).into_iter().enumerate() {
+            if mark == Some(true) {
+                self.core.add(kind, gfid)?;
+            }
+        }
+        if let Some(name) = xdata.bytes("glusterfs.xattrop-entry-create") {
+            self.core.add_entry(gfid, trim(name))?;
+        }
+        let result = self.child.submit(context, fop).await;
+        if let Ok(Reply::Xattrs { xattrs, .. }) = &result {
+            let marks = self.core.marks(xattrs);
+            for (kind, mark) in marks.into_iter().enumerate() {
+                match mark {
+                    Some(true) => self.core.add(kind, gfid)?,
+                    Some(false) => self.core.remove(kind, gfid),
+                    None => {}
+                }
+            }
+            if let Some(name) = xdata.bytes("glusterfs.xattrop-entry-delete") {
+                self.core.remove_entry(gfid, trim(name));
+            }
+            if marks[XATTROP] == Some(false) && xdata.int("glusterfs.xattrop-purge-index").is_some_and(|n| n != 0) {
+                let purged = self.in_pool(move |core| {
+                    core.purge_entries(gfid);
+                    Ok(Reply::done())
+                });
+                let _ = purged.await;
+            }
+        }
+        drop(lane);
+        result
+    }
+
+    /// Fills d_type of entries that are gfids, when heal asks for it.
+    async fn fill_types(&self, entries: &mut [DirEntry]) {
+        for entry in entries {
+            let Some(gfid) = std::str::from_utf8(&entry.name).ok().and_then(|n| n.parse::<Gfid>().ok()) else {
+                continue;
+            };
+            let fop = Fop::Lookup { gfid, entry: None, xdata: Dict::new() };
+            if let Ok(Reply::Lookup { iatt, .. }) = self.child.submit(&Context::root(), fop).await {
+                entry.d_type = iatt.file_type().map_or(0, |k| k.d_type());
+            }
+        }
+    }
+
+    async fn handle(&self, context: &Context, fop: Fop) -> FopResult {
+        match &fop {
+            Fop::Xattrop { gfid, kind, xattrs, .. } | Fop::Fxattrop { file: File { gfid, .. }, kind, xattrs, .. } => {
+                let tracked = match kind {
+                    XattropKind::AddArray => true,
+                    XattropKind::AddArray64 => xattrs.iter().any(|(key, _)| self.core.kind_of_key(key).is_some()),
+                    _ => false,
+                };
+                if tracked {
+                    let gfid = *gfid;
+                    return self.xattrop(context, gfid, fop).await;
+                }
+            }
+            Fop::Getxattr { name, .. } => {
+                if kind_counted(name).is_some() || KINDS.iter().any(|(_, key)| key.as_bytes() == &name[..]) {
+                    let name = name.clone();
+                    return self.in_pool(move |core| core.getxattr(&name)).await;
+                }
+            }
+            Fop::Lookup { gfid, entry, xdata } => {
+                if let Some(entry) = entry
+                    && let Some(what) = self.core.virtual_of(entry.parent)
+                {
+                    return self.core.lookup_entry(what, entry);
+                }
+                if entry.is_none()
+                    && let Some(what) = self.core.virtual_of(*gfid)
+                {
+                    return self.core.lookup_directory(*gfid, what, xdata);
+                }
+            }
+            Fop::Opendir { gfid, fd, .. } => {
+                if let Some(what) = self.core.virtual_of(*gfid) {
+                    let directory = self.core.open_virtual(what)?;
+                    self.core.state.lock().open.insert(*fd, directory);
+                    return Ok(Reply::done());
+                }
+            }
+            Fop::Readdir { file, offset, size_bytes, xdata } | Fop::Readdirp { file, offset, size_bytes, xdata } => {
+                let ours = self.core.virtual_of(file.gfid).is_some()
+                    || file.fd.is_some_and(|id| self.core.state.lock().open.contains_key(&id));
+                if ours {
+                    let (file, offset, size_bytes) = (*file, *offset, *size_bytes);
+                    let mut reply = self.in_pool(move |core| core.readdir(file, offset, size_bytes)).await?;
+                    if let Reply::Entries { entries, .. } = &mut reply
+                        && xdata.contains("get-gfid-type")
+                    {
+                        self.fill_types(entries).await;
+                    }
+                    return Ok(reply);
+                }
+            }
+            Fop::Releasedir { file } => {
+                if let Some(id) = file.fd
+                    && self.core.state.lock().open.remove(&id).is_some()
+                {
+                    return Ok(Reply::done());
+                }
+            }
+            Fop::Unlink { entry, .. } => {
+                if let Some(what) = self.core.virtual_of(entry.parent) {
+                    return self.core.remove_virtual(what, entry, false, false);
+                }
+            }
+            Fop::Rmdir { entry, flags, .. } => {
+                if let Some(what) = self.core.virtual_of(entry.parent) {
+                    let (entry, recursive) = (entry.clone(), *flags != 0);
+                    return self.in_pool(move |core| core.remove_virtual(what, &entry, true, recursive)).await;
+                }
+            }
+            _ => {}
+        }
+        let wants_count = match &fop {
+            Fop::Lookup { xdata, .. } | Fop::Fstat { xdata, .. } => {
+                xdata.text("link-count") == Some("glusterfs.xattrop_index_count")
+            }
+            _ => false,
+        };
+        let mut result = self.child.submit(context, fop).await;
+        if wants_count {
+            let count = i64::from(self.core.state.lock().pending > 0);
+            if let Ok(reply) = &mut result {
+                reply.xdata_mut().set_int("link-count", count);
+            }
+        }
+        result
+    }
+}
+
+impl Core {
     fn kind_of_key(&self, key: &[u8]) -> Option<usize> {
         let watched = |list: &[String]| list.iter().any(|prefix| key.starts_with(prefix.as_bytes()));
         if watched(&self.dirty_watchlist) {
@@ -136,46 +312,11 @@ impl Index {
         marks
     }
 
-    async fn xattrop(&self, context: &Context, gfid: Gfid, fop: Fop) -> FopResult {
-        let (xattrs, xdata) = match &fop {
-            Fop::Xattrop { xattrs, xdata, .. } | Fop::Fxattrop { xattrs, xdata, .. } => (xattrs, xdata.clone()),
-            _ => return self.child.submit(context, fop).await,
-        };
-        let lane = self.lanes[usize::from(gfid.0[15]) % LANES].lock().await;
-        for (kind, mark) in self.marks(xattrs).into_iter().enumerate() {
-            if mark == Some(true) {
-                self.add(kind, gfid)?;
-            }
-        }
-        if let Some(name) = xdata.bytes("glusterfs.xattrop-entry-create") {
-            self.add_entry(gfid, trim(name))?;
-        }
-        let result = self.child.submit(context, fop).await;
-        if let Ok(Reply::Xattrs { xattrs, .. }) = &result {
-            let marks = self.marks(xattrs);
-            for (kind, mark) in marks.into_iter().enumerate() {
-                match mark {
-                    Some(true) => self.add(kind, gfid)?,
-                    Some(false) => self.remove(kind, gfid),
-                    None => {}
-                }
-            }
-            if let Some(name) = xdata.bytes("glusterfs.xattrop-entry-delete") {
-                self.remove_entry(gfid, trim(name));
-            }
-            if marks[XATTROP] == Some(false) && xdata.int("glusterfs.xattrop-purge-index").is_some_and(|n| n != 0) {
-                self.purge_entries(gfid);
-            }
-        }
-        drop(lane);
-        result
-    }
-
     fn add(&self, kind: usize, gfid: Gfid) -> FopResult<()> {
         let added = self.link(kind, &self.directories[kind], gfid.to_string().as_bytes())?;
         if kind == XATTROP && added {
             let mut state = self.state.lock();
-            state.pending = state.pending.map(|n| n + 1);
+            state.pending += 1;
         }
         Ok(())
     }
@@ -184,7 +325,7 @@ impl Index {
         match rustix::fs::unlinkat(&self.directories[kind], gfid.to_string(), AtFlags::empty()) {
             Ok(()) if kind == XATTROP => {
                 let mut state = self.state.lock();
-                state.pending = state.pending.map(|n| n.saturating_sub(1));
+                state.pending = state.pending.saturating_sub(1);
             }
             Ok(()) | Err(Errno::NOENT) => {}
             // One entry too many: heal finds nothing to do there.
@@ -255,35 +396,9 @@ impl Index {
         if let Some(base) = &state.bases[kind] {
             return Ok(base.clone());
         }
-        let prefix = format!("{}-", KINDS[kind].0);
-        let directory = readable(&self.directories[kind])?;
-        let found = list(&directory)?.into_iter().find(|n| n.starts_with(prefix.as_bytes()));
-        let base = match found.and_then(|n| String::from_utf8(n).ok()) {
-            Some(base) => base,
-            None => make_base(&self.directories[kind], KINDS[kind].0)?,
-        };
+        let base = make_base(&self.directories[kind], KINDS[kind].0)?;
         state.bases[kind] = Some(base.clone());
         Ok(base)
-    }
-
-    fn count(&self, kind: usize) -> Result<u64, Errno> {
-        let prefix = format!("{}-", KINDS[kind].0);
-        let names = list(&readable(&self.directories[kind])?)?;
-        Ok(names.iter().filter(|n| !n.starts_with(prefix.as_bytes())).count() as u64)
-    }
-
-    fn pending_count(&self) -> u64 {
-        if let Some(count) = self.state.lock().pending {
-            return count;
-        }
-        match self.count(XATTROP) {
-            Ok(count) => {
-                self.state.lock().pending = Some(count);
-                count
-            }
-            // Unknown: say that there may be some.
-            Err(_) => 1,
-        }
     }
 
     fn virtual_of(&self, gfid: Gfid) -> Option<Virtual> {
@@ -300,20 +415,17 @@ impl Index {
         }
     }
 
-    fn getxattr(&self, name: &[u8]) -> Option<FopResult> {
-        let name = std::str::from_utf8(name).ok()?;
-        let answer =
-            |value: Value| Reply::Xattrs { xattrs: Dict::new().with(name.to_owned(), value), xdata: Dict::new() };
-        if let Some(kind) = KINDS.iter().position(|(_, key)| *key == name) {
-            let gfid = self.virtual_gfids[kind];
-            return Some(Ok(answer(Value::Ptr(gfid.0.to_vec().into()))));
-        }
-        let kind = match name {
-            "glusterfs.xattrop_index_count" => XATTROP,
-            "glusterfs.xattrop_dirty_count" => DIRTY,
-            _ => return None,
+    /// What `name`, one of ours, asks.
+    fn getxattr(&self, name: &[u8]) -> FopResult {
+        let value = match (KINDS.iter().position(|(_, key)| key.as_bytes() == name), kind_counted(name)) {
+            (Some(kind), _) => Value::Ptr(self.virtual_gfids[kind].0.to_vec().into()),
+            (None, Some(kind)) => {
+                let counted = scan(&self.directories[kind], KINDS[kind].0);
+                Value::Uint(counted.explain(|| "counting the index".to_owned())?.1)
+            }
+            (None, None) => return Err(FopError::new(errno::ENODATA, "the index has no such xattr")),
         };
-        Some(self.count(kind).explain(|| "counting the index".to_owned()).map(|n| answer(Value::Uint(n))))
+        Ok(Reply::Xattrs { xattrs: Dict::new().with(name.to_vec(), value), xdata: Dict::new() })
     }
 
     /// A virtual directory itself.
@@ -402,19 +514,6 @@ impl Index {
         Ok(Reply::Entries { entries, xdata: Dict::new() })
     }
 
-    /// Fills d_type of entries that are gfids, when heal asks for it.
-    async fn fill_types(&self, entries: &mut [DirEntry]) {
-        for entry in entries {
-            let Some(gfid) = std::str::from_utf8(&entry.name).ok().and_then(|n| n.parse::<Gfid>().ok()) else {
-                continue;
-            };
-            let fop = Fop::Lookup { gfid, entry: None, xdata: Dict::new() };
-            if let Ok(Reply::Lookup { iatt, .. }) = self.child.submit(&Context::root(), fop).await {
-                entry.d_type = iatt.file_type().map_or(0, |k| k.d_type());
-            }
-        }
-    }
-
     fn remove_virtual(&self, what: Virtual, entry: &Entry, directory: bool, recursive: bool) -> FopResult {
         check_name(&entry.name)?;
         let gfid = std::str::from_utf8(&entry.name).ok().and_then(|n| n.parse::<Gfid>().ok());
@@ -433,91 +532,6 @@ impl Index {
             _ => return Err(FopError::new(errno::EINVAL, format!("{name} cannot be removed from the index"))),
         }
         Ok(Reply::Removed { parent: Box::new(PrePost::default()), xdata: Dict::new() })
-    }
-
-    async fn handle(&self, context: &Context, fop: Fop) -> FopResult {
-        match &fop {
-            Fop::Xattrop { gfid, kind, xattrs, .. } | Fop::Fxattrop { file: File { gfid, .. }, kind, xattrs, .. } => {
-                let tracked = match kind {
-                    XattropKind::AddArray => true,
-                    XattropKind::AddArray64 => xattrs.iter().any(|(key, _)| self.kind_of_key(key).is_some()),
-                    _ => false,
-                };
-                if tracked {
-                    let gfid = *gfid;
-                    return self.xattrop(context, gfid, fop).await;
-                }
-            }
-            Fop::Getxattr { name, .. } => {
-                if let Some(answer) = self.getxattr(name) {
-                    return answer;
-                }
-            }
-            Fop::Lookup { gfid, entry, xdata } => {
-                if let Some(entry) = entry
-                    && let Some(what) = self.virtual_of(entry.parent)
-                {
-                    return self.lookup_entry(what, entry);
-                }
-                if entry.is_none()
-                    && let Some(what) = self.virtual_of(*gfid)
-                {
-                    return self.lookup_directory(*gfid, what, xdata);
-                }
-            }
-            Fop::Opendir { gfid, fd, .. } => {
-                if let Some(what) = self.virtual_of(*gfid) {
-                    let directory = self.open_virtual(what)?;
-                    self.state.lock().open.insert(*fd, directory);
-                    return Ok(Reply::done());
-                }
-            }
-            Fop::Readdir { file, offset, size_bytes, xdata } | Fop::Readdirp { file, offset, size_bytes, xdata } => {
-                let ours = self.virtual_of(file.gfid).is_some()
-                    || file.fd.is_some_and(|id| self.state.lock().open.contains_key(&id));
-                if ours {
-                    let mut reply = self.readdir(*file, *offset, *size_bytes)?;
-                    if let Reply::Entries { entries, .. } = &mut reply
-                        && xdata.contains("get-gfid-type")
-                    {
-                        self.fill_types(entries).await;
-                    }
-                    return Ok(reply);
-                }
-            }
-            Fop::Releasedir { file } => {
-                if let Some(id) = file.fd
-                    && self.state.lock().open.remove(&id).is_some()
-                {
-                    return Ok(Reply::done());
-                }
-            }
-            Fop::Unlink { entry, .. } => {
-                if let Some(what) = self.virtual_of(entry.parent) {
-                    return self.remove_virtual(what, entry, false, false);
-                }
-            }
-            Fop::Rmdir { entry, flags, .. } => {
-                if let Some(what) = self.virtual_of(entry.parent) {
-                    return self.remove_virtual(what, entry, true, *flags != 0);
-                }
-            }
-            _ => {}
-        }
-        let wants_count = match &fop {
-            Fop::Lookup { xdata, .. } | Fop::Fstat { xdata, .. } => {
-                xdata.text("link-count") == Some("glusterfs.xattrop_index_count")
-            }
-            _ => false,
-        };
-        let mut result = self.child.submit(context, fop).await;
-        if wants_count {
-            let count = i64::from(self.pending_count() > 0);
-            if let Ok(reply) = &mut result {
-                reply.xdata_mut().set_int("link-count", count);
-            }
-        }
-        result
     }
 }
 
@@ -541,6 +555,10 @@ impl Translator for Index {
     }
 }
 
+fn kind_counted(name: &[u8]) -> Option<usize> {
+    COUNTS.iter().find(|(key, _)| key.as_bytes() == name).map(|(_, kind)| *kind)
+}
+
 fn trim(name: &[u8]) -> &[u8] {
     name.strip_suffix(b"\0").unwrap_or(name)
 }
@@ -554,6 +572,20 @@ fn value_bytes(value: &Value) -> Option<&[u8]> {
 
 fn virtual_iatt(gfid: Gfid, stat: &rustix::fs::Stat) -> Iatt {
     Iatt { ino: u64::MAX, ..iatt_from_stat(gfid, stat) }
+}
+
+/// The base file of an index, if there is one, and how many other entries there are.
+fn scan(directory: &OwnedFd, kind: &str) -> Result<(Option<String>, u64), Errno> {
+    let (mut base, mut others) = (None, 0);
+    for entry in rustix::fs::Dir::read_from(readable(directory)?)? {
+        let entry = entry?;
+        match entry.file_name().to_bytes() {
+            b"." | b".." => {}
+            name if is_base(kind, name) => base = String::from_utf8(name.to_vec()).ok(),
+            _ => others += 1,
+        }
+    }
+    Ok((base, others))
 }
 
 /// `xattrop-<uuid>` and the like.
@@ -621,7 +653,7 @@ mod tests {
             .with("index-base", path.join(".glusterfs/indices").to_str().unwrap())
             .with("xattrop-dirty-watchlist", "trusted.afr.dirty")
             .with("xattrop-pending-watchlist", "trusted.afr.gv0-");
-        let index = Index::open("index", &options, Arc::new(storage)).unwrap();
+        let index = Index::open("index", &options, Arc::new(InPlace), Arc::new(storage)).unwrap();
         Some(Fixture { path, index })
     }
 
