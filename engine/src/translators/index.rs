@@ -211,11 +211,9 @@ impl Index {
                     return self.xattrop(context, gfid, fop).await;
                 }
             }
-            Fop::Getxattr { name, .. } => {
-                if kind_counted(name).is_some() || KINDS.iter().any(|(_, key)| key.as_bytes() == &name[..]) {
-                    let name = name.clone();
-                    return self.in_pool(move |core| core.getxattr(&name)).await;
-                }
+            Fop::Getxattr { name, .. } if is_ours(name) => {
+                let name = name.clone();
+                return self.in_pool(move |core| core.getxattr(&name)).await;
             }
             Fop::Lookup { gfid, entry, xdata } => {
                 if let Some(entry) = entry
@@ -553,6 +551,11 @@ impl Translator for Index {
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
         self.child.set_parent(parent, child_index);
     }
+}
+
+/// Whether an xattr is the index's to answer.
+fn is_ours(name: &[u8]) -> bool {
+    kind_counted(name).is_some() || KINDS.iter().any(|(_, key)| key.as_bytes() == name)
 }
 
 fn kind_counted(name: &[u8]) -> Option<usize> {
