@@ -121,6 +121,20 @@ impl Session {
         !self.active.iter().any(|(_, other)| other.overlaps(range))
             && !self.queue.iter().any(|(other, its)| *other < ticket && its.overlaps(range))
     }
+
+    fn is_admitted(&self, ticket: u64) -> bool {
+        self.active.iter().any(|(other, _)| *other == ticket)
+    }
+
+    /// Lets in all that waited for the lock and do not overlap. A lock wanted by others the moment it is granted must
+    /// serve those who took it before it goes on, or two clients would hand it to and fro and neither would write.
+    fn admit_queued(&mut self) {
+        for (ticket, range) in self.queue.clone() {
+            if self.admits(ticket, &range) {
+                self.active.push((ticket, range));
+            }
+        }
+    }
 }
 
 /// Leave to operate under a session.
@@ -199,8 +213,11 @@ impl Replicate {
                     session.phase = Phase::Closing;
                     return Next::Close;
                 }
-                if !session.ending && session.admits(ticket, &range) {
-                    session.active.push((ticket, range));
+                let admitted = session.is_admitted(ticket);
+                if admitted || (!session.ending && session.admits(ticket, &range)) {
+                    if !admitted {
+                        session.active.push((ticket, range));
+                    }
                     if let Some(fd) = file.and_then(|file| file.fd) {
                         session.fd = Some(fd);
                     }
@@ -232,6 +249,7 @@ impl Replicate {
                 session.writes = 0;
                 session.durable = [0; MAX_CHILDREN];
                 session.fd = file.and_then(|file| file.fd);
+                session.admit_queued();
                 session.ending = session.contended;
                 session.idle_since = self.runtime.now();
                 Ok(())
