@@ -66,7 +66,11 @@ impl Replicate {
         }
         let writes = self.writes_so_far(&inode);
         let replies = self.send_writes(&context, &fop, &permit, &mut answer).await;
-        let outcome = self.judge_data(&inode, &fop, &permit, replies, writes, shape.file).await;
+        let mut outcome = self.judge_data(&inode, &fop, &permit, replies, writes, shape.file).await;
+        // The session before, which had the writes, may have ended while this waited to enter.
+        if is_fsync && let Some(error) = inode.session.lock().take_error() {
+            outcome = Err(error);
+        }
         answer.give(outcome);
         self.leave(&inode, permit, shape.lingers).await;
     }
