@@ -1,11 +1,16 @@
 //! What is neither a plain read nor a change: open, release, flush, fsyncdir, statfs, ipc.
 
+use std::time::Duration;
+
 use ladrillo_translator::error::errno::{EIO, EPERM};
 use ladrillo_translator::fop::Statfs;
 use ladrillo_translator::{Context, Dict, Fop, FopResult, Reply};
 
 use super::mask::Mask;
 use super::{ChildReply, Replicate};
+
+/// How long a flush waits for writes to become durable; bricks that are gone have been noticed by then (ping-timeout).
+const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Replicate {
     /// Opens on all children that are up; those that are not get it when they are back. O_TRUNC becomes a transaction
@@ -72,20 +77,32 @@ impl Replicate {
         Ok(Reply::done())
     }
 
-    /// Starts the post-op that waits under the file's lock and tells the bricks; reports what writes could not keep
-    /// since the last flush or fsync.
+    /// Ends the post-op that waits under the file's lock and tells the bricks; reports what writes could not keep since
+    /// the last flush or fsync, for which it waits: after the last close nobody would be left to hear of it.
     pub(super) async fn flush(&self, context: &Context, fop: Fop) -> FopResult {
         let Fop::Flush { file, .. } = &fop else { return Err(super::strange_reply("a flush")) };
         let (file, gfid) = (*file, file.gfid);
         let up = self.need_quorum()?;
         self.reopen(&file, up).await;
         let inode = self.inodes.get(&gfid);
-        if let (Some(this), Some(inode)) = (self.this.upgrade(), inode.clone())
-            && inode.session.lock().is_held()
-        {
-            self.runtime.spawn(Box::pin(async move { this.end_session(&inode).await }));
-        }
+        let ended = match (self.this.upgrade(), inode.clone()) {
+            (Some(this), Some(inode)) if inode.session.lock().has_writes() => {
+                let (sender, ended) = futures::channel::oneshot::channel::<()>();
+                // It runs to its end even if the caller goes away.
+                self.runtime.spawn(Box::pin(async move {
+                    this.end_session(&inode).await;
+                    drop(sender);
+                }));
+                Some(ended)
+            }
+            _ => None,
+        };
         let replies = self.send_all(up, context, &fop).await;
+        if let Some(ended) = ended {
+            let patience = self.runtime.sleep(FLUSH_PATIENCE);
+            // Ended, or out of patience: who asks next hears of an error that comes later.
+            futures::future::select(ended, patience).await;
+        }
         if let Some(error) = inode.and_then(|inode| inode.session.lock().take_error()) {
             return Err(error);
         }

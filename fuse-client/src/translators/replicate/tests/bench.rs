@@ -128,6 +128,8 @@ pub struct Wire {
     parent: Mutex<Option<(Weak<dyn Parent>, usize)>>,
     /// Fops to fail with this errno, by name of their kind.
     pub refuse: Mutex<Vec<(&'static str, i32)>>,
+    /// How long a request takes to the brick, and its answer back.
+    pub latency: Mutex<Duration>,
     /// What went over it.
     pub log: Mutex<Vec<String>>,
 }
@@ -167,6 +169,10 @@ impl Translator for Wire {
         Box::pin(async move {
             let kind = fop.kind().name();
             self.log.lock().push(kind.clone());
+            let latency = *self.latency.lock();
+            if !latency.is_zero() {
+                pass(latency).await;
+            }
             if let Some((_, errno)) = self.refuse.lock().iter().find(|(refused, _)| *refused == kind) {
                 return Err(FopError::new(*errno, "refused"));
             }
@@ -176,6 +182,9 @@ impl Translator for Wire {
             let session = ClientId(self.number.load(Ordering::SeqCst));
             let context = context.with_client(session);
             let outcome = self.brick.submit(&context, fop).await;
+            if !latency.is_zero() {
+                pass(latency).await;
+            }
             if !self.up.load(Ordering::SeqCst) || self.number.load(Ordering::SeqCst) != session.0 {
                 return Err(FopError::new(ENOTCONN, "lost on the way back"));
             }
@@ -241,6 +250,7 @@ impl Bricks {
                 up: AtomicBool::new(true),
                 parent: Mutex::new(None),
                 refuse: Mutex::default(),
+                latency: Mutex::default(),
                 log: Mutex::default(),
             });
             self.wires.lock().push((number, wire.clone()));

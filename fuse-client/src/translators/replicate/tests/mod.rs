@@ -190,3 +190,106 @@ fn mutual_accusation_is_split_brain() {
         assert_eq!(one.read(file.gfid).await.unwrap_err().errno, EIO);
     });
 }
+
+/// All requests of `client` take `millis` there and as long back.
+fn slow(client: &bench::Client, millis: u64) {
+    for wire in &client.wires {
+        *wire.latency.lock() = Duration::from_millis(millis);
+    }
+}
+
+#[test]
+fn writers_that_contend_all_get_their_turn() {
+    let world = bricks(3);
+    let (one, two) = (world.client(Options::new()), world.client(Options::new()));
+    run(async {
+        let file = one.create(Gfid::ROOT, "f").await.unwrap();
+        slow(&one, 2);
+        slow(&two, 3);
+        let anonymous = ladrillo_translator::fop::File { gfid: file.gfid, fd: None };
+        let write = async |client: &bench::Client, file| {
+            for n in 0..20u64 {
+                client.write(file, n * 10, b"something").await.unwrap();
+            }
+        };
+        let work = async { futures::join!(write(&one, file), write(&two, anonymous)) };
+        let late = pass(Duration::from_secs(20));
+        let done = futures::future::select(Box::pin(work), Box::pin(late)).await;
+        assert!(matches!(done, futures::future::Either::Left(_)), "they starve each other");
+        pass(SETTLE).await;
+    });
+    assert_eq!(world.marks(), Vec::<String>::new());
+    assert_eq!(world.differences(), Vec::<String>::new());
+}
+
+#[test]
+fn a_writer_and_a_healer_both_get_on() {
+    let world = bricks(3);
+    let (one, two) = (world.client(Options::new()), world.client(Options::new()));
+    run(async {
+        let file = one.create(Gfid::ROOT, "f").await.unwrap();
+        slow(&one, 2);
+        slow(&two, 1);
+        let write = async {
+            for n in 0..30u64 {
+                one.write(file, n * 10, b"something").await.unwrap();
+            }
+        };
+        // As the healer does, piece by piece.
+        let heal = async {
+            let healer = &two.replicate;
+            let context = healer.root_context(healer.fresh_owner());
+            let piece = [super::Lockee::Range { gfid: file.gfid, start: 0, len: 0 }];
+            for _ in 0..30 {
+                let locked = healer.lock_all(&context, healer.name.as_str(), &piece, healer.everyone()).await;
+                assert_eq!(locked.on, healer.everyone());
+                healer.unlock_all(&context, healer.name.as_str(), &piece, locked.on).await;
+            }
+        };
+        let work = async { futures::join!(write, heal) };
+        let done = futures::future::select(Box::pin(work), Box::pin(pass(Duration::from_secs(20)))).await;
+        assert!(matches!(done, futures::future::Either::Left(_)), "they starve each other");
+        pass(SETTLE).await;
+    });
+    assert_eq!(world.marks(), Vec::<String>::new());
+}
+
+#[test]
+fn a_close_reports_what_could_not_be_made_durable() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        client.write(file, 0, b"volatile").await.unwrap();
+        for wire in &client.wires[..2] {
+            wire.refuse.lock().push(("FSYNC", EIO));
+        }
+        let flush = || Fop::Flush { file, xdata: Dict::new() };
+        assert_eq!(client.ask(flush()).await.unwrap_err().errno, EIO);
+        // Once.
+        client.ask(flush()).await.unwrap();
+    });
+}
+
+#[test]
+fn an_fsync_reports_what_the_session_before_could_not_make_durable() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        client.write(file, 0, b"volatile").await.unwrap();
+        slow(&client, 10);
+        for wire in &client.wires[..2] {
+            wire.refuse.lock().push(("FSYNC", EIO));
+        }
+        // Another client wants the lock: the post-op begins, and its syncs fail.
+        client.replicate.on_contention(file.gfid);
+        let recover = async {
+            pass(Duration::from_millis(15)).await;
+            client.wires.iter().for_each(|wire| wire.refuse.lock().clear());
+        };
+        let fsync = client.ask(Fop::Fsync { file, datasync: false, xdata: Dict::new() });
+        let (fsync, ()) = futures::join!(fsync, recover);
+        assert_eq!(fsync.unwrap_err().errno, EIO);
+    });
+}

@@ -94,9 +94,9 @@ impl Session {
         self.phase == Phase::Idle
     }
 
-    /// Whether the lock is held.
-    pub fn is_held(&self) -> bool {
-        self.phase == Phase::Held
+    /// Whether something was written, or is being written, that may not be durable yet.
+    pub fn has_writes(&self) -> bool {
+        self.phase != Phase::Idle && (self.wrote || !self.active.is_empty())
     }
 
     /// What could not be made durable since this was last asked.
