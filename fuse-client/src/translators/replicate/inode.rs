@@ -40,6 +40,9 @@ pub(crate) struct Inode {
     /// Owner of this client's inodelks on it: one for all, so that a write's lock does not stop our own setattr.
     pub lock_owner: u64,
     readable: Mutex<Readable>,
+    /// When the copies last came into doubt, by [`InodeTable::moment`].
+    doubted: AtomicU64,
+    moments: Arc<AtomicU64>,
     touched: AtomicU64,
     /// The eager lock and the writes under it.
     pub session: Mutex<Session>,
@@ -53,21 +56,33 @@ impl Inode {
         *self.readable.lock()
     }
 
-    /// Notes what was learnt.
-    pub fn learn(&self, readable: Readable) {
+    /// Notes what was learnt from answers asked for after `moment` ([`InodeTable::moment`]), unless the copies came into
+    /// doubt since: the answers may be older than that.
+    pub fn learn(&self, readable: Readable, moment: u64) {
         let mut slot = self.readable.lock();
+        if self.doubted.load(Ordering::Acquire) > moment {
+            slot.kind = slot.kind.or(readable.kind);
+            return;
+        }
         let kind = readable.kind.or(slot.kind);
         *slot = Readable { kind, ..readable };
     }
 
     /// What is known is doubtful: learn it again before the next read.
     pub fn distrust(&self) {
-        self.readable.lock().generation = 0;
+        let mut readable = self.readable.lock();
+        self.doubt();
+        readable.generation = 0;
+    }
+
+    fn doubt(&self) {
+        self.doubted.store(self.moments.fetch_add(1, Ordering::AcqRel) + 1, Ordering::Release);
     }
 
     /// Copies in `bad` missed something in `data` or `metadata`.
     pub fn discredit(&self, bad: Mask, data: bool, metadata: bool) {
         let mut readable = self.readable.lock();
+        self.doubt();
         if data {
             readable.data -= bad;
         }
@@ -82,6 +97,10 @@ impl Inode {
 pub(crate) struct InodeTable {
     shards: Vec<Mutex<HashMap<Gfid, Arc<Inode>>>>,
     clock: AtomicU64,
+    /// Counts doubts of all inodes.
+    moments: Arc<AtomicU64>,
+    /// The moment an inode was last forgotten: one that is made anew may have been in doubt until then.
+    forgotten: AtomicU64,
     next_owner: AtomicU64,
     shard_limit: usize,
 }
@@ -92,6 +111,8 @@ impl InodeTable {
         InodeTable {
             shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
             clock: AtomicU64::new(1),
+            moments: Arc::default(),
+            forgotten: AtomicU64::new(0),
             next_owner: AtomicU64::new(first_owner),
             shard_limit: MAX_INODES / SHARDS,
         }
@@ -100,6 +121,11 @@ impl InodeTable {
     /// A number for a lock's owner, never given twice.
     pub fn fresh_owner(&self) -> u64 {
         self.next_owner.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Now, for [`Inode::learn`]: to be asked before the bricks are.
+    pub fn moment(&self) -> u64 {
+        self.moments.load(Ordering::Acquire)
     }
 
     fn shard(&self, gfid: &Gfid) -> &Mutex<HashMap<Gfid, Arc<Inode>>> {
@@ -127,11 +153,14 @@ impl InodeTable {
         }
         if shard.len() >= self.shard_limit {
             forget_oldest_half(&mut shard);
+            self.forgotten.store(self.moment(), Ordering::Release);
         }
         let inode = Arc::new(Inode {
             gfid,
             lock_owner: self.fresh_owner(),
             readable: Mutex::default(),
+            doubted: AtomicU64::new(self.forgotten.load(Ordering::Acquire)),
+            moments: self.moments.clone(),
             touched: AtomicU64::new(now),
             session: Mutex::default(),
             metadata_turn: futures::lock::Mutex::new(()),
@@ -153,6 +182,25 @@ fn forget_oldest_half(shard: &mut HashMap<Gfid, Arc<Inode>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn old_answers_do_not_undo_a_doubt() {
+        let table = InodeTable::new(1);
+        let inode = table.intern(Gfid([1; 16]));
+        let all: Mask = (0..3).collect();
+        let seen = Readable { data: all, metadata: all, generation: 1, kind: None };
+        let asked = table.moment();
+        inode.discredit(Mask::only(2), true, false);
+        inode.learn(seen, asked);
+        assert_eq!(inode.readable().generation, 0);
+        assert!(!inode.readable().data.has(2));
+        inode.learn(seen, table.moment());
+        assert_eq!((inode.readable().generation, inode.readable().data), (1, all));
+        let asked = table.moment();
+        table.intern(Gfid([2; 16])).distrust();
+        inode.learn(Readable { generation: 2, ..seen }, asked);
+        assert_eq!(inode.readable().generation, 2, "another inode's doubt is not its own");
+    }
 
     #[test]
     fn the_table_is_bounded_and_keeps_what_is_held() {

@@ -5,6 +5,7 @@ use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, Iatt, Reply, Value};
 
 use super::changelog::Keys;
+use super::children::View;
 use super::mask::Mask;
 use super::refresh::Copy;
 use super::{ChildReply, Replicate};
@@ -16,6 +17,7 @@ impl Replicate {
         let mut healed = false;
         loop {
             let view = self.view();
+            let moment = self.inodes.moment();
             if !self.has_quorum(view.up) {
                 return Err(self.no_quorum());
             }
@@ -48,7 +50,7 @@ impl Replicate {
                 Some(entry) => self.check_presence(entry, &replies, &found).await?,
                 None => None,
             };
-            return self.answer_lookup(&replies, found, right);
+            return self.answer_lookup(&replies, found, right, &view, moment);
         }
     }
 
@@ -118,8 +120,15 @@ impl Replicate {
         Err(FopError::new(ENOTCONN, format!("{}: no good copy of {} is up", self.name, entry.parent)))
     }
 
-    fn answer_lookup(&self, replies: &[ChildReply], found: Vec<(usize, Gfid)>, right: Option<Gfid>) -> FopResult {
-        let view = self.view();
+    /// `view` and `moment` are of when the children were asked.
+    fn answer_lookup(
+        &self,
+        replies: &[ChildReply],
+        found: Vec<(usize, Gfid)>,
+        right: Option<Gfid>,
+        view: &View,
+        moment: u64,
+    ) -> FopResult {
         // Where inodes differ and no good copy decides, the ones that a quorum has were let through: the most frequent.
         let frequent = || {
             let gfids = found.iter().map(|(_, gfid)| *gfid);
@@ -142,10 +151,10 @@ impl Replicate {
             return Err(FopError::new(EIO, format!("{}: {gfid} is of different kinds on different bricks", self.name)));
         }
         let inode = self.inodes.intern(gfid);
-        let readable = self.judge(&inode, &copies, &view);
+        let readable = self.judge(&inode, &copies, view);
         let all: Mask = copies.iter().map(|copy| copy.child).collect();
         if self.has_quorum(all) {
-            inode.learn(readable);
+            inode.learn(readable, moment);
             heal::on_lookup(self, &inode, &copies);
         }
         let good = if readable.both().is_empty() {

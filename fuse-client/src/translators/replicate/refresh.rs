@@ -88,6 +88,7 @@ impl Replicate {
     /// Fewer than a quorum answered; ENOENT or ESTALE where it is gone.
     pub(super) async fn refresh(&self, inode: &Inode, file: Option<&File>) -> FopResult<Readable> {
         let view = self.view();
+        let moment = self.inodes.moment();
         let mut xdata = Dict::new();
         self.request_marks(&mut xdata);
         let context = self.root_context(inode.lock_owner);
@@ -113,7 +114,7 @@ impl Replicate {
             return Err(self.weigh_errors(&replies));
         }
         let readable = self.judge(inode, &copies, &view);
-        inode.learn(readable);
+        inode.learn(readable, moment);
         Ok(readable)
     }
 

@@ -112,12 +112,8 @@ impl Replicate {
             self.entry_post_op(own, shape, on, Mask::NONE, -dirtied, Names::Leave).await;
             return Err(self.weigh_errors(&replies));
         }
-        for entry in &shape.entries {
-            if verdict.done != self.everyone()
-                && let Some(parent) = self.inodes.get(&entry.parent)
-            {
-                parent.distrust();
-            }
+        if verdict.done != self.everyone() {
+            self.distrust_parents(shape);
         }
         let differ = inodes(&replies, verdict.done).windows(2).any(|pair| pair[0].1 != pair[1].1);
         if optimistic && (verdict.done != self.everyone() || differ) && self.has_quorum(verdict.done) {
@@ -161,6 +157,8 @@ impl Replicate {
                 told = self.accuse_of_new_inode(own, &iatt, told, missed).await;
             }
             told = told & self.entry_post_op(own, shape, told, missed, -dirtied, Names::Keep).await;
+            // Who asked before the accusation was written and hears the answer later must not believe it.
+            self.distrust_parents(shape);
             if !self.has_quorum(told) {
                 return Err(self.no_quorum());
             }
@@ -178,6 +176,10 @@ impl Replicate {
     async fn release_on(&self, context: &Context, fd: FdId, children: Mask) {
         let file = File { gfid: Gfid::NULL, fd: Some(fd) };
         self.send(children, context, |_| Fop::Release { file }).await;
+    }
+
+    fn distrust_parents(&self, shape: &Shape) {
+        shape.entries.iter().for_each(|entry| self.distrust(entry.parent));
     }
 
     /// Marks after an entry operation, on each directory it changed. Answers who has all of them.

@@ -101,6 +101,8 @@ impl Replicate {
             inode.discredit(missed, false, true);
             let post_op = PostOp::inode(Segment::Metadata, missed, -dirtied);
             let told = self.post_op(own, verdict.done, target, post_op).await;
+            // Who asked before the accusation was written and hears the answer later must not believe it.
+            inode.discredit(missed, false, true);
             if !self.has_quorum(told) {
                 return Err(self.no_quorum());
             }

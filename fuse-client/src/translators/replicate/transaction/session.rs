@@ -365,6 +365,8 @@ impl Replicate {
                 session.failed |= lost;
                 session.ending |= !lost.is_empty();
                 if lost.is_empty() {
+                    // Who asked before the accusation was written and hears the answer later must not believe it.
+                    inode.discredit(newly, true, false);
                     session.accused |= newly;
                     return Ok(());
                 }
@@ -477,6 +479,9 @@ impl Replicate {
             }
             let target = Target { gfid: inode.gfid, file };
             let told = self.post_op(&context, live, target, PostOp::inode(Segment::Data, missed, -1)).await;
+            if !missed.is_empty() {
+                inode.discredit(missed, true, false);
+            }
             if !missed.is_empty() && !self.has_quorum(told) {
                 error = Some(self.no_quorum());
             }
@@ -504,6 +509,7 @@ impl Replicate {
         inode.discredit(unsure, true, false);
         let target = Target { gfid: inode.gfid, file };
         self.post_op(context, live, target, PostOp::inode(Segment::Data, unsure, 0)).await;
+        inode.discredit(unsure, true, false);
     }
 
     /// fdatasync on `children`; answers those that have it. A file without names left needs no durability.
