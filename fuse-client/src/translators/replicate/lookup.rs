@@ -8,7 +8,7 @@ use super::changelog::Keys;
 use super::children::View;
 use super::mask::Mask;
 use super::refresh::Copy;
-use super::{ChildReply, Replicate};
+use super::{ChildReply, Replicate, leaves_unknown};
 use crate::heal;
 
 impl Replicate {
@@ -39,7 +39,7 @@ impl Replicate {
             let found = self.present_copies(&replies);
             if found.is_empty() {
                 // A stale copy alone must not say ENOENT: whoever was lost on the way may have the name.
-                let lost = |reply: &FopResult| matches!(reply, Err(error) if error.errno == ENOTCONN);
+                let lost = |reply: &FopResult| matches!(reply, Err(error) if leaves_unknown(error));
                 let answered = replies.iter().filter(|(_, reply)| !lost(reply)).map(|(child, _)| *child).collect();
                 return Err(match self.has_quorum(answered) {
                     true => self.weigh_errors(&replies),

@@ -30,7 +30,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures::future::join_all;
-use ladrillo_translator::error::errno::{ECANCELED, EIO, ENOTCONN};
+use ladrillo_translator::error::errno::{ECANCELED, EIO, ENOTCONN, EPROTO, ETIMEDOUT};
 use ladrillo_translator::fop::{Entry, FopKind};
 use ladrillo_translator::option::{OptionError, Options};
 use ladrillo_translator::{
@@ -326,6 +326,12 @@ impl Translator for Replicate {
 /// The lock domain of a replica set.
 pub(crate) fn domain_of(replicate: &Replicate) -> String {
     replicate.name.clone()
+}
+
+/// Whether an error does not say if the operation was carried out: no answer came (connection lost, frame-timeout), or
+/// one that was not understood. protocol/client makes these itself.
+fn leaves_unknown(error: &FopError) -> bool {
+    matches!(error.errno, ENOTCONN | ETIMEDOUT | EPROTO)
 }
 
 /// An answer that makes no sense for its request.

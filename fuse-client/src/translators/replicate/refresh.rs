@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ladrillo_translator::error::errno::{EIO, ENODATA, ENOENT, ENOSPC, ENOTCONN, ESTALE};
+use ladrillo_translator::error::errno::{EIO, ENODATA, ENOENT, ENOSPC, ENOTCONN, ESTALE, ETIMEDOUT};
 use ladrillo_translator::fop::File;
 use ladrillo_translator::{Dict, Fop, FopError, FopResult, Iatt, Reply, Value};
 
@@ -136,7 +136,7 @@ impl Replicate {
             ENOENT => 4,
             ESTALE => 3,
             ENOSPC => 2,
-            ENOTCONN => 0,
+            ENOTCONN | ETIMEDOUT => 0,
             _ => 1,
         };
         let errors = replies.iter().filter_map(|(_, reply)| reply.as_ref().err());

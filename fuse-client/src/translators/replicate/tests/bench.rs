@@ -128,6 +128,8 @@ pub struct Wire {
     parent: Mutex<Option<(Weak<dyn Parent>, usize)>>,
     /// Fops to fail with this errno, by name of their kind.
     pub refuse: Mutex<Vec<(&'static str, i32)>>,
+    /// Fops that are carried out, and whose answer is this errno all the same.
+    pub lose: Mutex<Vec<(&'static str, i32)>>,
     /// How long a request takes to the brick, and its answer back.
     pub latency: Mutex<Duration>,
     /// What went over it.
@@ -187,6 +189,9 @@ impl Translator for Wire {
             }
             if !self.up.load(Ordering::SeqCst) || self.number.load(Ordering::SeqCst) != session.0 {
                 return Err(FopError::new(ENOTCONN, "lost on the way back"));
+            }
+            if let Some((_, errno)) = self.lose.lock().iter().find(|(lost, _)| *lost == kind) {
+                return Err(FopError::new(*errno, "the answer was lost"));
             }
             outcome
         })
@@ -250,6 +255,7 @@ impl Bricks {
                 up: AtomicBool::new(true),
                 parent: Mutex::new(None),
                 refuse: Mutex::default(),
+                lose: Mutex::default(),
                 latency: Mutex::default(),
                 log: Mutex::default(),
             });

@@ -4,7 +4,7 @@ pub(crate) mod bench;
 
 use std::time::Duration;
 
-use ladrillo_translator::error::errno::{EIO, ENOENT, ENOSPC, ENOTCONN};
+use ladrillo_translator::error::errno::{EIO, ENOENT, ENOSPC, ENOTCONN, ETIMEDOUT};
 use ladrillo_translator::option::Options;
 use ladrillo_translator::{Dict, Fop, Gfid, Reply};
 
@@ -292,4 +292,38 @@ fn an_fsync_reports_what_the_session_before_could_not_make_durable() {
         let (fsync, ()) = futures::join!(fsync, recover);
         assert_eq!(fsync.unwrap_err().errno, EIO);
     });
+}
+
+#[test]
+fn no_answer_in_time_is_no_refusal() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        for wire in &client.wires {
+            wire.lose.lock().push(("WRITE", ETIMEDOUT));
+        }
+        client.write(file, 0, b"perhaps").await.unwrap_err();
+        client.wires.iter().for_each(|wire| wire.lose.lock().clear());
+        pass(SETTLE).await;
+    });
+    // It may be on some only: the healer is to look.
+    assert_eq!(world.marks().len(), 3, "{:?}", world.marks());
+}
+
+#[test]
+fn a_lock_whose_answer_came_too_late_is_let_go() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        client.wires[0].lose.lock().push(("INODELK", ETIMEDOUT));
+        client.write(file, 0, b"written").await.unwrap();
+        client.wires[0].lose.lock().clear();
+        pass(SETTLE).await;
+        assert_eq!(client.read(file.gfid).await.unwrap(), b"written");
+    });
+    for locks in &world.locks {
+        assert_eq!(locks.counts().granted, 0);
+    }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ladrillo_translator::error::errno::{EINVAL, EIO, ENOENT, ENOTCONN, EPERM};
+use ladrillo_translator::error::errno::{EINVAL, EIO, ENOENT, EPERM};
 use ladrillo_translator::fop::{Entry, File};
 use ladrillo_translator::{Context, Dict, FdId, FileType, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, Reply};
 
 use super::lock::{Locked, Lockee, in_order, lock_error};
 use super::not_empty;
 use super::postop::{Names, PostOp, Target, good_copies};
-use crate::translators::replicate::{Answer, Changelog, ChildReply, Mask, Replicate, Segment};
+use crate::translators::replicate::{Answer, Changelog, ChildReply, Mask, Replicate, Segment, leaves_unknown};
 
 /// What an entry operation touches.
 struct Shape {
@@ -136,7 +136,7 @@ impl Replicate {
                 self.doubt_names(&shape.entries);
             }
             // Some have it, or may: ENOENT or EEXIST of a stale copy would tell the caller that nothing happened.
-            let may_have = |reply: &FopResult| reply.as_ref().map_or_else(|error| error.errno == ENOTCONN, |_| true);
+            let may_have = |reply: &FopResult| reply.as_ref().map_or_else(leaves_unknown, |_| true);
             return Err(match replies.iter().any(|(_, reply)| may_have(reply)) {
                 true => self.no_quorum(),
                 false => self.weigh_errors(&replies),

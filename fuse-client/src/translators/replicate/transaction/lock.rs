@@ -3,10 +3,10 @@
 
 use ladrillo_translator::error::errno::{EAGAIN, ENOTCONN};
 use ladrillo_translator::fop::{EntrylkCmd, Flock, LockCmd, LockType, Name};
-use ladrillo_translator::{Context, Dict, Fop, FopError, Gfid, LockOwner};
+use ladrillo_translator::{Context, Dict, Fop, FopError, Gfid, LocalFuture, LockOwner};
 
 use crate::translators::replicate::children::View;
-use crate::translators::replicate::{Mask, Replicate};
+use crate::translators::replicate::{Mask, Replicate, leaves_unknown};
 
 /// First byte of the range that stands for an inode's metadata (LLONG_MAX - 1; the length is "to the end").
 pub(crate) const METADATA_START: u64 = i64::MAX as u64 - 1;
@@ -109,6 +109,7 @@ impl Replicate {
         let held: Vec<(usize, usize)> =
             tried.iter().filter(|(_, _, error)| error.is_none()).map(|(lockee, child, _)| (*lockee, *child)).collect();
         self.unlock_some(context, domain, lockees, &held).await;
+        self.unlock_unknown(context, domain, lockees, &tried).await;
         let mut waited = Vec::new();
         for (number, lockee) in lockees.iter().enumerate() {
             for child in children.iter() {
@@ -177,8 +178,34 @@ impl Replicate {
             .map(|(lockee, child, _)| (*lockee, *child))
             .collect();
         self.unlock_some(context, domain, lockees, &partial).await;
-        let error = outcome.into_iter().filter_map(|(_, _, error)| error).min_by_key(|error| error.errno == ENOTCONN);
+        self.unlock_unknown(context, domain, lockees, &outcome).await;
+        let error = outcome.into_iter().filter_map(|(_, _, error)| error).min_by_key(leaves_unknown);
         Locked { on, since, error }
+    }
+
+    /// Lets go of what may be held although no answer says so. Sent at once, in its order; a child that does not answer
+    /// (a lost one has let go by itself) is not waited for.
+    async fn unlock_unknown(
+        &self,
+        context: &Context,
+        domain: &str,
+        lockees: &[Lockee],
+        outcome: &[(usize, usize, Option<FopError>)],
+    ) {
+        let perhaps: Vec<(usize, usize)> = outcome
+            .iter()
+            .filter(|(_, _, error)| {
+                error.as_ref().is_some_and(|error| leaves_unknown(error) && error.errno != ENOTCONN)
+            })
+            .map(|(lockee, child, _)| (*lockee, *child))
+            .collect();
+        let Some(this) = self.this.upgrade().filter(|_| !perhaps.is_empty()) else { return };
+        let (context, domain, lockees) = (context.clone(), domain.to_owned(), lockees.to_vec());
+        let mut unlock: LocalFuture<'static, ()> =
+            Box::pin(async move { this.unlock_some(&context, &domain, &lockees, &perhaps).await });
+        if futures::poll!(unlock.as_mut()).is_pending() {
+            self.runtime.spawn(unlock);
+        }
     }
 
     async fn unlock_some(&self, context: &Context, domain: &str, lockees: &[Lockee], held: &[(usize, usize)]) {

@@ -7,11 +7,11 @@ mod metadata;
 pub(crate) mod postop;
 pub(crate) mod session;
 
-use ladrillo_translator::error::errno::{ENOTCONN, ENOTEMPTY};
+use ladrillo_translator::error::errno::ENOTEMPTY;
 use ladrillo_translator::{FopError, Reply};
 
 use super::mask::Mask;
-use super::{ChildReply, Replicate};
+use super::{ChildReply, Replicate, leaves_unknown};
 
 /// What the children made of an operation.
 pub(super) struct Verdict {
@@ -45,12 +45,12 @@ fn amount(reply: &Result<Reply, FopError>) -> u32 {
     }
 }
 
-/// Whether all answered the same error, and one that says what happened (ENOTCONN does not). ENOTEMPTY is no failure of
+/// Whether all answered the same error, and one that says what happened ([`leaves_unknown`]). ENOTEMPTY is no failure of
 /// a copy: it leaves everything as it was.
 fn all_refused_alike(replies: &[ChildReply]) -> bool {
-    let mut errnos = replies.iter().map(|(_, reply)| reply.as_ref().err().map(|error| error.errno));
-    let Some(Some(first)) = errnos.next() else { return false };
-    first != ENOTCONN && errnos.all(|errno| errno == Some(first))
+    let mut errors = replies.iter().map(|(_, reply)| reply.as_ref().err());
+    let Some(Some(first)) = errors.next() else { return false };
+    !leaves_unknown(first) && errors.all(|error| error.is_some_and(|error| error.errno == first.errno))
 }
 
 /// Children that refused with ENOTEMPTY.
