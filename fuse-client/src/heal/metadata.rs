@@ -18,7 +18,6 @@ const BRICKS_OWN: &[&[u8]] = &[
     b"trusted.pgfid.",
     b"trusted.glusterfs.volume-id",
     b"trusted.glusterfs.mdata",
-    b"trusted.glusterfs.quota.",
     b"trusted.glusterfs.xattrop",
     b"trusted.bit-rot.",
     b"security.selinux",
@@ -155,6 +154,20 @@ fn attributes(iatt: &Iatt) -> (u32, u32, u32) {
 pub(crate) fn is_healed(key: &[u8]) -> bool {
     let kept = [&b"user."[..], b"trusted.", b"security.", b"system.posix_acl_"];
     kept.iter().any(|prefix| key.starts_with(prefix)) && !BRICKS_OWN.iter().any(|prefix| key.starts_with(prefix))
+        && !is_quota_account(key)
+}
+
+/// Whether an xattr is what a brick counted for quotas: `size`, `dirty`, `<directory's gfid>.contri`, with or without
+/// the version of the count behind it. Limits (`limit-set`, `limit-objects`) are the volume's and are healed.
+/// Source: GlusterFS 10's marker-quota.
+fn is_quota_account(key: &[u8]) -> bool {
+    let Some(account) = key.strip_prefix(b"trusted.glusterfs.quota.") else { return false };
+    let versioned = account.iter().rposition(|byte| *byte == b'.').and_then(|dot| {
+        let (name, version) = (&account[..dot], &account[dot + 1..]);
+        (!version.is_empty() && version.iter().all(u8::is_ascii_digit)).then_some(name)
+    });
+    let account = versioned.unwrap_or(account);
+    account == b"size" || account == b"dirty" || account.ends_with(b".contri")
 }
 
 fn stored(value: &Value) -> Option<Bytes> {
@@ -164,5 +177,22 @@ fn stored(value: &Value) -> Option<Bytes> {
         Value::Int(number) => Some(Bytes::from(number.to_string())),
         Value::Uint(number) => Some(Bytes::from(number.to_string())),
         Value::Double(_) | Value::Iatt(_) | Value::Mdata(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_healed_and_accounts_are_not() {
+        for key in ["limit-set", "limit-objects", "limit-set.1"] {
+            assert!(is_healed(format!("trusted.glusterfs.quota.{key}").as_bytes()), "{key}");
+        }
+        let contri = "00000000-0000-0000-0000-000000000001.contri";
+        for key in ["size", "size.1", "dirty", "dirty.2", contri, &format!("{contri}.3")] {
+            assert!(!is_healed(format!("trusted.glusterfs.quota.{key}").as_bytes()), "{key}");
+        }
+        assert!(is_healed(b"user.x") && !is_healed(b"trusted.gfid") && !is_healed(b"trusted.afr.dirty"));
     }
 }
