@@ -153,7 +153,8 @@ fn attributes(iatt: &Iatt) -> (u32, u32, u32) {
 /// Whether an xattr belongs to the file, on all bricks alike.
 pub(crate) fn is_healed(key: &[u8]) -> bool {
     let kept = [&b"user."[..], b"trusted.", b"security.", b"system.posix_acl_"];
-    kept.iter().any(|prefix| key.starts_with(prefix)) && !BRICKS_OWN.iter().any(|prefix| key.starts_with(prefix))
+    kept.iter().any(|prefix| key.starts_with(prefix))
+        && !BRICKS_OWN.iter().any(|prefix| key.starts_with(prefix))
         && !is_quota_account(key)
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ladrillo_translator::fop::{File, Name};
-use ladrillo_translator::{FdId, Fop, Gfid};
+use ladrillo_translator::error::errno::EBADFD;
+use ladrillo_translator::fop::{File, FopKind, Name};
+use ladrillo_translator::{FdId, Fop, FopError, FopResult, Gfid};
 use parking_lot::Mutex;
 
 use super::Replicate;
@@ -12,6 +14,11 @@ use super::mask::{MAX_CHILDREN, Mask};
 
 /// Open flags that must not be repeated on a reopen.
 const ONCE_ONLY: u32 = (libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC) as u32;
+
+/// Flags of a file whose writes mean something else through an anonymous fd: an appending one would go to an offset.
+const WRITE_FLAGS: u32 = (libc::O_APPEND | libc::O_SYNC | libc::O_DSYNC) as u32;
+/// A reopen that failed is not tried again sooner.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An open file or directory.
 pub(crate) struct OpenFile {
@@ -27,6 +34,8 @@ struct Opened {
     on: Mask,
     /// At which loss count an open was last tried on each child, plus one.
     tried: [u64; MAX_CHILDREN],
+    /// When it may be tried again at the same count.
+    retry_at: [Duration; MAX_CHILDREN],
 }
 
 /// A directory listing under way.
@@ -44,7 +53,7 @@ pub(crate) struct Listing {
 
 impl OpenFile {
     pub fn new(gfid: Gfid, flags: u32, is_dir: bool, on: Mask) -> OpenFile {
-        let opened = Mutex::new(Opened { on, tried: [0; MAX_CHILDREN] });
+        let opened = Mutex::new(Opened { on, ..Opened::default() });
         OpenFile { gfid, flags, is_dir, opened, listing: Mutex::default() }
     }
 
@@ -64,18 +73,21 @@ impl Replicate {
         self.files.lock().insert(fd, Arc::new(OpenFile::new(gfid, flags, is_dir, on)));
     }
 
-    /// Opens `file` on those of `among` where it is not open yet (children that were down when it was opened). One try
-    /// per connection of a child; where it fails the child is used through an anonymous fd.
+    /// Opens `file` on those of `among` where it is not open yet (children that were down when it was opened). A
+    /// child where it fails is used through an anonymous fd, or misses what cannot go that way, and asked again later.
     pub(super) async fn reopen(&self, file: &File, among: Mask) {
         let Some(fd) = file.fd else { return };
         let Some(open) = self.open_file(fd) else { return };
         let view = self.view();
         let missing: Mask = {
             let mut opened = open.opened.lock();
-            let missing: Mask =
-                (among - opened.on).iter().filter(|child| opened.tried[*child] != view.losses[*child] + 1).collect();
+            let now = self.runtime.now();
+            let is_due =
+                |child: &usize| opened.tried[*child] != view.losses[*child] + 1 || now >= opened.retry_at[*child];
+            let missing: Mask = (among - opened.on).iter().filter(is_due).collect();
             for child in missing.iter() {
                 opened.tried[child] = view.losses[child] + 1;
+                opened.retry_at[child] = now + RETRY_INTERVAL;
             }
             missing
         };
@@ -105,15 +117,26 @@ impl Replicate {
     }
 
     /// `fop` as `child` can take it: files that are not open there become anonymous.
-    pub(super) fn for_child(&self, fop: &Fop, child: usize) -> Fop {
+    ///
+    /// # Errors
+    /// EBADFD: a write to a file whose flags matter there (O_APPEND, O_SYNC).
+    pub(super) fn for_child(&self, fop: &Fop, child: usize) -> FopResult<Fop> {
         let mut fop = fop.clone();
+        let is_write = matches!(fop.kind(), FopKind::Write | FopKind::CopyFileRange);
+        // Of a copy's files the last is written.
+        let mut flags = 0;
         for file in files_of(&mut fop).into_iter().flatten() {
-            let open_there = file.fd.and_then(|fd| self.open_file(fd)).is_some_and(|open| open.on().has(child));
+            let open = file.fd.and_then(|fd| self.open_file(fd));
+            let open_there = open.as_ref().is_some_and(|open| open.on().has(child));
+            flags = open.map(|open| open.flags).filter(|_| !open_there).unwrap_or(0);
             if !open_there {
                 file.fd = None;
             }
         }
-        fop
+        if is_write && flags & WRITE_FLAGS != 0 {
+            return Err(FopError::new(EBADFD, format!("{}: the file is not open on child {child}", self.name)));
+        }
+        Ok(fop)
     }
 }
 

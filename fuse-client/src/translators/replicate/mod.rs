@@ -221,9 +221,21 @@ impl Replicate {
         .await
     }
 
-    /// [`Replicate::send`] of `fop`, with files not open on a child made anonymous for it.
+    /// [`Replicate::send`] of `fop`, with files not open on a child made anonymous for it; a child that cannot take it
+    /// so fails.
     async fn send_all(&self, to: Mask, context: &Context, fop: &Fop) -> Vec<ChildReply> {
-        self.send(to, context, |child| self.for_child(fop, child)).await
+        join_all(to.iter().filter_map(|child| {
+            let target = self.children.get(child)?;
+            let fop = self.for_child(fop, child);
+            Some(async move {
+                let reply = match fop {
+                    Ok(fop) => target.submit(context, fop).await,
+                    Err(error) => Err(error),
+                };
+                (child, reply)
+            })
+        }))
+        .await
     }
 
     /// Runs `work` to its end whatever happens to the caller; the answer is what `work` sends.

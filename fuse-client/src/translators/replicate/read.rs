@@ -74,7 +74,7 @@ impl Replicate {
                 self.reopen(file, Mask::only(child)).await;
             }
             let Some(target) = self.children.get(child) else { return Err(self.no_quorum()) };
-            match target.submit(context, self.for_child(fop, child)).await {
+            match target.submit(context, self.for_child(fop, child)?).await {
                 Ok(reply) => return Ok((child, reply)),
                 Err(error) if FINAL_ERRORS.contains(&error.errno) => return Err(error),
                 Err(error) => {

@@ -45,7 +45,7 @@ impl Replicate {
         self.reopen(&file, Mask::only(child)).await;
         let mut at = offset;
         loop {
-            let outcome = target.submit(context, with_offset(self.for_child(&fop, child), at)).await;
+            let outcome = target.submit(context, with_offset(self.for_child(&fop, child)?, at)).await;
             match outcome {
                 Ok(reply) => {
                     let last = last_offset(&reply);
@@ -93,7 +93,7 @@ impl Replicate {
                 None => self.read_from_good_copy(context, file.gfid, Some(&file), &step).await?,
                 Some(child) => {
                     let Some(target) = self.children.get(child) else { return Err(lost) };
-                    (child, target.submit(context, self.for_child(&step, child)).await?)
+                    (child, target.submit(context, self.for_child(&step, child)?).await?)
                 }
             };
             chosen = Some(child);

@@ -327,3 +327,29 @@ fn a_lock_whose_answer_came_too_late_is_let_go() {
         assert_eq!(locks.counts().granted, 0);
     }
 }
+
+#[test]
+fn an_append_never_goes_to_an_offset() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    let other = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "log").await.unwrap();
+        client.write(file, 0, b"long line\n").await.unwrap();
+        pass(SETTLE).await;
+        let fd = ladrillo_translator::FdId(77);
+        let flags = (libc::O_WRONLY | libc::O_APPEND) as u32;
+        other.wires[0].refuse.lock().push(("OPEN", EIO));
+        other.ask(Fop::Open { gfid: file.gfid, flags, fd, xdata: Dict::new() }).await.unwrap();
+        let log = ladrillo_translator::fop::File { gfid: file.gfid, fd: Some(fd) };
+        // The offset is stale, as an application's view may be.
+        other.write(log, 0, b"more\n").await.unwrap();
+        pass(SETTLE).await;
+        assert_eq!(other.read(file.gfid).await.unwrap(), b"long line\nmore\n");
+        assert!(world.marks().iter().any(|mark| mark.contains("trusted.afr.v-client-0")), "{:?}", world.marks());
+        // It is opened there later.
+        other.wires[0].refuse.lock().clear();
+        other.write(log, 0, b"last\n").await.unwrap();
+        assert!(other.replicate.open_file(fd).unwrap().on().has(0));
+    });
+}

@@ -41,7 +41,7 @@ impl Replicate {
             Some(file) if file.fd.is_some() => Fop::Fxattrop { file, kind, xattrs, xdata },
             _ => Fop::Xattrop { gfid: target.gfid, kind, xattrs, xdata },
         };
-        self.send(children, context, |child| self.for_child(&fop, child)).await
+        self.send_all(children, context, &fop).await
     }
 
     /// Says on `children` that an operation is under way. Answers who has it, and what each had on disk.
