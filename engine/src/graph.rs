@@ -14,6 +14,7 @@ use ladrillo_translator::volfile::{Node, Volfile};
 use ladrillo_translator::{Event, Gfid, Parent, Runtime, Translator};
 use parking_lot::RwLock;
 
+use crate::host_names::HostNames;
 use crate::storage::{Brick, Offload, Storage, StorageOptions};
 use crate::translators::access_control::AccessControl;
 use crate::translators::index::Index;
@@ -26,6 +27,7 @@ pub struct Graph {
     locks: Option<Arc<Locks>>,
     brick: Arc<Brick>,
     server_options: RwLock<Options>,
+    hosts: HostNames,
     names: Vec<String>,
     volume_id: Option<Gfid>,
     up: Arc<Up>,
@@ -172,12 +174,15 @@ impl Graph {
         let up = Arc::new(Up::default());
         let parent: Weak<dyn Parent> = Arc::downgrade(&(up.clone() as Arc<dyn Parent>));
         current.set_parent(parent, 0);
+        let hosts = HostNames::default();
+        hosts.take(&server_options);
         Ok(Graph {
             top: current,
             all,
             locks,
             brick,
             server_options: RwLock::new(server_options),
+            hosts,
             names,
             volume_id,
             up,
@@ -205,6 +210,11 @@ impl Graph {
         self.server_options.read().clone()
     }
 
+    /// The hosts that options of protocol/server name.
+    pub fn hosts(&self) -> &HostNames {
+        &self.hosts
+    }
+
     /// Takes what a new volfile changes in translators that can change while they run: who may connect, and how locks tell of
     /// contention. Returns the names of the volumes whose other changes wait for the next start.
     ///
@@ -216,6 +226,7 @@ impl Graph {
             match node.kind.as_str() {
                 "protocol/server" => {
                     check_server(node)?;
+                    self.hosts.take(&node.options);
                     *self.server_options.write() = node.options.clone();
                 }
                 "features/locks" => {

@@ -6,6 +6,7 @@
 
 pub mod daemon;
 pub mod graph;
+pub mod host_names;
 pub mod runtime;
 pub mod server;
 pub mod storage;

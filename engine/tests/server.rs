@@ -50,7 +50,7 @@ fn brick() -> Option<Brick> {
             Node::new("posix", "storage/posix").option("directory", path.to_str().unwrap()),
             Node::new("locks", "features/locks").over(["posix"]),
             Node::new("brick", "debug/io-stats").over(["locks"]),
-            Node::new("server", "protocol/server").option("auth.addr.brick.allow", "127.0.0.1").over(["brick"]),
+            Node::new("server", "protocol/server").option("auth.addr.brick.allow", "localhost").over(["brick"]),
         ],
     };
     let graph = Arc::new(Graph::build(&volfile, Arc::new(Pool), Arc::new(GlommioRuntime::default())).unwrap());

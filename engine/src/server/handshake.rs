@@ -1,7 +1,7 @@
 //! SETVOLUME and its kin: who may use this brick. Source of the rules: server-handshake.c, auth/addr and auth/login of
 //! GlusterFS 10.3.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use ladrillo_translator::error::errno;
@@ -12,6 +12,7 @@ use ladrillo_transport::program::{fop4, handshake as wire};
 use ladrillo_transport::rpc::{AcceptStatus, CallHeader};
 
 use super::Client;
+use crate::host_names::{HostNames, is_host_name};
 
 /// A refusal: errno and the sentence the client logs.
 type Refusal = (i32, String);
@@ -94,7 +95,7 @@ impl Client {
         if text("subdir-mount").is_some_and(|d| !d.is_empty() && d != "/") {
             return Err((errno::EOPNOTSUPP, "mounting a sub-directory is not supported by this brick yet".to_owned()));
         }
-        authenticate(&graph.server_options(), &subvolume, self.peer, request)?;
+        authenticate(&graph.server_options(), graph.hosts(), &subvolume, self.peer, request)?;
         if self.session.is_some() {
             // A second SETVOLUME on one connection changes nothing for the same client, and is refused for another.
             if self.session.as_ref().is_some_and(|s| s.uid == uid && s.subvolume == subvolume) {
@@ -124,11 +125,17 @@ impl Client {
 
 /// auth.addr.SUBVOLUME.allow and .reject, auth.login.SUBVOLUME.allow with auth.login.USER.password. As stock: a module
 /// that rejects wins; one that accepts suffices; a volfile without any auth option admits (hand-written ones).
-fn authenticate(options: &Options, subvolume: &str, peer: Option<SocketAddr>, request: &Dict) -> Result<(), Refusal> {
+fn authenticate(
+    options: &Options,
+    hosts: &HostNames,
+    subvolume: &str,
+    peer: Option<SocketAddr>,
+    request: &Dict,
+) -> Result<(), Refusal> {
     let refuse = || Err((errno::EACCES, "Authentication failed".to_owned()));
-    let address = peer.map(|p| p.ip().to_canonical().to_string()).unwrap_or_default();
+    let address = peer.map(|p| p.ip().to_canonical());
     let port = peer.map_or(0, |p| p.port());
-    let listed = |list: &str| list.split(',').map(str::trim).any(|pattern| address_matches(pattern, &address));
+    let listed = |list: &str| list.split(',').map(str::trim).any(|pattern| address_matches(pattern, address, hosts));
     if options.get(&format!("auth.addr.{subvolume}.reject")).is_some_and(listed) {
         return refuse();
     }
@@ -161,28 +168,37 @@ fn same(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }
 
-/// `*`, `192.168.*`, a literal address, or a network `10.0.0.0/8`; `!` before it negates.
-fn address_matches(pattern: &str, address: &str) -> bool {
+/// `*`, `192.168.*`, a literal address, a network `10.0.0.0/8`, or a host's name; `!` before it negates. A name whose
+/// addresses are not known matches nobody, negated or not.
+fn address_matches(pattern: &str, address: Option<IpAddr>, hosts: &HostNames) -> bool {
     if let Some(rest) = pattern.strip_prefix('!') {
-        return !address_matches(rest, address);
+        let known = !is_host_name(rest) || hosts.addresses(rest).is_some();
+        return known && !address_matches(rest, address, hosts);
+    }
+    // No IP at all (a socketpair): patterns may still admit everybody.
+    let Some(address) = address else { return pattern == "*" };
+    if is_host_name(pattern) {
+        return hosts.addresses(pattern).is_some_and(|found| found.contains(&address));
+    }
+    if let Ok(literal) = pattern.parse::<IpAddr>() {
+        return literal.to_canonical() == address;
     }
     if let Some((network, bits)) = pattern.split_once('/')
-        && let (Ok(network), Ok(address), Ok(bits)) =
-            (network.parse::<std::net::IpAddr>(), address.parse::<std::net::IpAddr>(), bits.parse::<u32>())
+        && let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>())
     {
         return match (network, address) {
-            (std::net::IpAddr::V4(n), std::net::IpAddr::V4(a)) if bits <= 32 => {
+            (IpAddr::V4(n), IpAddr::V4(a)) if bits <= 32 => {
                 let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
                 u32::from(n) & mask == u32::from(a) & mask
             }
-            (std::net::IpAddr::V6(n), std::net::IpAddr::V6(a)) if bits <= 128 => {
+            (IpAddr::V6(n), IpAddr::V6(a)) if bits <= 128 => {
                 let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
                 u128::from(n) & mask == u128::from(a) & mask
             }
             _ => false,
         };
     }
-    crate::storage::matches_pattern(pattern.as_bytes(), address.as_bytes())
+    crate::storage::matches_pattern(pattern.as_bytes(), address.to_string().as_bytes())
 }
 
 #[cfg(test)]
@@ -191,6 +207,8 @@ mod tests {
 
     #[test]
     fn addresses_match_as_glusterfs_writes_them() {
+        let hosts = HostNames::default();
+        hosts.take(&Options::new().with("auth.addr./b.allow", "localhost"));
         for (pattern, address, expected) in [
             ("*", "10.0.0.1", true),
             ("10.0.*", "10.0.3.4", true),
@@ -200,8 +218,15 @@ mod tests {
             ("!10.0.0.1", "10.0.0.1", false),
             ("fd00::/8", "fd12::1", true),
             ("0.0.0.0/0", "8.8.8.8", true),
+            ("fd00:0:0::1", "fd00::1", true),
+            ("localhost", "127.0.0.1", true),
+            ("localhost", "10.0.0.1", false),
+            ("!localhost", "10.0.0.1", true),
+            ("!localhost", "127.0.0.1", false),
+            ("not-resolved", "10.0.0.1", false),
+            ("!not-resolved", "10.0.0.1", false),
         ] {
-            assert_eq!(address_matches(pattern, address), expected, "{pattern} {address}");
+            assert_eq!(address_matches(pattern, address.parse().ok(), &hosts), expected, "{pattern} {address}");
         }
     }
 
@@ -214,11 +239,12 @@ mod tests {
             dict.set_str("password", password.to_owned());
             dict
         };
+        let hosts = HostNames::default();
         let peer = "10.0.0.1:1000".parse().ok();
-        assert!(authenticate(&options, "/b", peer, &request("u", "secret")).is_ok());
-        assert!(authenticate(&options, "/b", peer, &request("u", "wrong")).is_err());
-        assert!(authenticate(&options, "/b", peer, &request("v", "secret")).is_err());
-        assert!(authenticate(&options, "/b", peer, &Dict::new()).is_err());
-        assert!(authenticate(&Options::new(), "/b", peer, &Dict::new()).is_ok());
+        assert!(authenticate(&options, &hosts, "/b", peer, &request("u", "secret")).is_ok());
+        assert!(authenticate(&options, &hosts, "/b", peer, &request("u", "wrong")).is_err());
+        assert!(authenticate(&options, &hosts, "/b", peer, &request("v", "secret")).is_err());
+        assert!(authenticate(&options, &hosts, "/b", peer, &Dict::new()).is_err());
+        assert!(authenticate(&Options::new(), &hosts, "/b", peer, &Dict::new()).is_ok());
     }
 }
