@@ -135,6 +135,11 @@ impl Graph {
         }
     }
 
+    /// Waits for what is under way in the graph to end, writes' marks included. [`Graph::stop`] cuts what is left.
+    pub async fn finish(&self) {
+        futures::future::join_all(self.replicates.iter().map(Replicate::finish)).await;
+    }
+
     /// Ends all translators, parents first.
     pub fn stop(&self) {
         for translator in self.translators.iter().rev() {

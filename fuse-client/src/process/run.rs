@@ -29,6 +29,8 @@ const FIRST_STATE_TIMEOUT: Duration = Duration::from_secs(40);
 const CONNECTING_GRACE: Duration = Duration::from_secs(12);
 /// How long requests under way may take when the process ends.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the graph may take to make durable what was written, and to take its marks back.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Where state dumps go. Source: GlusterFS's default statedump path.
 const STATEDUMP_DIRECTORY: &str = "/var/run/gluster";
 
@@ -185,6 +187,9 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
     match args.mount_point.clone() {
         Some(path) => mount(&args, &path, &graph, &ear, &signals, &log, reporter).await?,
         None => serve(&args, &graph, &ear, &runtime, &signals, &log, reporter).await?,
+    }
+    if timeout(FINISH_TIMEOUT, graph.finish()).await.is_err() {
+        tracing::warn!("the bricks did not take all that was under way in time: the rest is left for the heal service");
     }
     graph.stop();
     tracing::info!("ended");

@@ -64,7 +64,9 @@ impl Replicate {
         let Some(fd) = file.fd else { return Ok(Reply::done()) };
         let (Some(this), Some(open)) = (self.this.upgrade(), self.open_file(fd)) else { return Ok(Reply::done()) };
         let context = context.clone();
+        let guard = self.work.begin();
         self.runtime.spawn(Box::pin(async move {
+            let _guard = guard;
             if !open.is_dir
                 && let Some(inode) = this.inodes.get(&open.gfid)
             {

@@ -23,6 +23,7 @@ mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transaction;
+mod work;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -50,6 +51,7 @@ use inode::InodeTable;
 pub(crate) use refresh::Copy as SeenCopy;
 pub(crate) use transaction::lock::{Lockee, METADATA_START};
 pub(crate) use transaction::postop::Target;
+use work::Work;
 
 /// Bugs the simulator plants to prove that it would catch them. Settable in code only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,8 @@ pub struct Replicate {
     background_heals: AtomicUsize,
     /// Names of which some child may have what others do not, unmarked: looked at when all children are back.
     doubtful_names: Mutex<Vec<Entry>>,
+    /// Transactions, and what follows releases.
+    work: Arc<Work>,
 }
 
 /// Heals that lookups may have started and that are not done.
@@ -126,6 +130,7 @@ impl Replicate {
             local_child: Mutex::new(None),
             background_heals: AtomicUsize::new(0),
             doubtful_names: Mutex::default(),
+            work: Arc::default(),
         }))
     }
 
@@ -247,7 +252,12 @@ impl Replicate {
         let Some(this) = self.this.upgrade() else {
             return Box::pin(async { Err(FopError::new(ENOTCONN, "the graph is going away")) });
         };
-        self.runtime.spawn(work(this, Answer(Some(sender))));
+        let guard = self.work.begin();
+        let work = work(this, Answer(Some(sender)));
+        self.runtime.spawn(Box::pin(async move {
+            let _guard = guard;
+            work.await;
+        }));
         Box::pin(async move {
             receiver.await.unwrap_or_else(|_| Err(FopError::new(ECANCELED, "the operation was abandoned")))
         })

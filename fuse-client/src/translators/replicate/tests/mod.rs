@@ -353,3 +353,21 @@ fn an_append_never_goes_to_an_offset() {
         assert!(other.replicate.open_file(fd).unwrap().on().has(0));
     });
 }
+
+#[test]
+fn the_end_of_a_client_leaves_nothing_behind() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        let other = client.create(Gfid::ROOT, "g").await.unwrap();
+        slow(&client, 20);
+        client.write(file, 0, b"last words").await.unwrap();
+        client.write(other, 0, b"more").await.unwrap();
+        client.ask(Fop::Release { file: other }).await.unwrap();
+        client.replicate.finish().await;
+        assert_eq!(world.marks(), Vec::<String>::new());
+        assert!(world.locks.iter().all(|locks| locks.counts().granted == 0));
+    });
+    assert_eq!(world.differences(), Vec::<String>::new());
+}

@@ -626,6 +626,20 @@ impl Replicate {
         }
     }
 
+    /// Waits until all that is under way has ended, and all sessions with it: afterwards the graph can go away without
+    /// leaving marks or locks behind. It takes as long as the bricks do.
+    pub async fn finish(self: &Arc<Self>) {
+        loop {
+            let sessions = self.inodes.with_sessions();
+            if sessions.is_empty() && self.work.is_idle() {
+                return;
+            }
+            futures::future::join_all(sessions.iter().map(|inode| self.end_session(inode))).await;
+            // Those that are being opened are of transactions: ended with the next round.
+            self.work.idle().await;
+        }
+    }
+
     /// Ends all sessions (the graph is going away).
     pub(in crate::translators::replicate) fn release_all_sessions(&self) {
         let Some(this) = self.this.upgrade() else { return };
