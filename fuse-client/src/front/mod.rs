@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 
 use crate::executor;
 use answer::Validity;
+use handle::abandoned::AbandonedWaits;
 use identity::Groups;
 use inode::Inodes;
 use open::OpenFiles;
@@ -93,6 +94,7 @@ pub struct Front {
     groups: Groups,
     /// Requests that can be interrupted, by their unique.
     interrupts: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    abandoned: Arc<AbandonedWaits>,
     busy: Mutex<Busy>,
 }
 
@@ -130,6 +132,7 @@ impl Front {
             inodes: Inodes::default(),
             files: OpenFiles::default(),
             interrupts: Mutex::default(),
+            abandoned: Arc::default(),
             busy: Mutex::default(),
         }
     }

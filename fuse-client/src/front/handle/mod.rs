@@ -1,5 +1,6 @@
 //! From a [`Call`] to fops, and from their replies to an [`Answer`], as GlusterFS's mount does it.
 
+pub mod abandoned;
 mod attributes;
 mod directory;
 mod entry;

@@ -9,7 +9,7 @@ use ladrillo_translator::{Context, Fop, FopFuture, Parent, Payload, Reply, Runti
 use parking_lot::Mutex;
 
 use super::*;
-use crate::executor::{Executor, RingRuntime};
+use crate::executor::{self, Executor, RingRuntime};
 use crate::front::Options;
 use crate::front::abi::{ROOT_NODEID, fattr};
 use crate::front::answer::Undo;
@@ -281,6 +281,33 @@ fn an_interrupted_wait_for_a_lock_leaves_no_lock() {
         mount.ask(nodeid, set(1, LockType::Unlock, false)).await.unwrap();
         mount.front.idle().await;
         mount.ask(nodeid, set(3, LockType::Write, false)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_lock_taken_after_an_interrupted_wait_is_kept() {
+    use ladrillo_translator::LockOwner;
+    use ladrillo_translator::fop::{Flock, LockType};
+    run(async {
+        let mount = mounted(Options::default());
+        let (nodeid, fh) = mount.create("f").await;
+        let flock =
+            |owner: u64, kind| Flock { kind, whence: 0, start: 0, len: 0, pid: 1, owner: LockOwner::from_u64(owner) };
+        let set = |owner, kind, wait| Call::Setlk { fh, flock: flock(owner, kind), wait };
+        mount.ask(nodeid, set(1, LockType::Write, false)).await.unwrap();
+        let mut waiting = Box::pin(mount.ask(nodeid, set(2, LockType::Write, true)));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        // The wait is with the brick.
+        executor::sleep(std::time::Duration::from_millis(5)).await;
+        assert!(handle_at_once(&mount.front, &Call::Interrupt { unique: 2 }).is_some());
+        assert_eq!(waiting.await.err(), Some(errno::EINTR));
+        // The same owner tries again, and gets it.
+        let mut again = Box::pin(mount.ask(nodeid, set(2, LockType::Write, true)));
+        assert!(futures::poll!(&mut again).is_pending());
+        mount.ask(nodeid, set(1, LockType::Unlock, false)).await.unwrap();
+        again.await.unwrap();
+        mount.front.idle().await;
+        assert_eq!(mount.ask(nodeid, set(3, LockType::Write, false)).await.err(), Some(errno::EAGAIN));
     });
 }
 
