@@ -42,7 +42,6 @@ async fn run_on(config: Config, ready: &mut dyn FnMut() -> Result<(), String>) -
     let work = WorkDir::open(&root, config.bind.is_some()).map_err(|error| format!("{}: {error}", root.display()))?;
     let known = work.read_uuid().map_err(|error| error.to_string())?;
     let store_path = config.store_path();
-    let is_new = !store_path.exists();
     let store = Store::open(&store_path, || known.unwrap_or_else(Uuid::new_v4)).map_err(|error| match error {
         StoreError::InUse => format!("another glusterd already runs on {}", root.display()),
         other => format!("{}: {other}", store_path.display()),
@@ -63,7 +62,9 @@ async fn run_on(config: Config, ready: &mut dyn FnMut() -> Result<(), String>) -
             local.uuid
         ));
     }
-    let imported = if is_new { import(&work)? } else { Vec::new() };
+    // A start that failed half-way is done again: the mark comes last.
+    let imported = if local.imported { Vec::new() } else { import(&work)? };
+    store.with_state(|state| work.trust(state));
 
     let tcp = listen(&config)?;
     let unix = listen_unix(&config)?;
@@ -77,12 +78,16 @@ async fn run_on(config: Config, ready: &mut dyn FnMut() -> Result<(), String>) -
     let socket_file = config.socket_file.clone();
     let node = Node::start(config, store, work).await?;
     node.forget_starts();
-    node.export();
+    // Before anybody can have us join another pool.
+    introduce(&node, imported).await?;
+    node.update_local(|local| local.imported = true).map_err(|error| error.to_string())?;
+    if !node.store.local().joining {
+        node.export();
+    }
     tracing::info!("glusterd {} of pool {} listens", node.uuid(), node.tag().pool);
     tokio::task::spawn_local(node.clone().serve(tcp));
     tokio::task::spawn_local(node.clone().serve(unix));
     tokio::task::spawn_local(node.clone().keep_pinging());
-    introduce(&node, imported).await?;
     tokio::task::spawn_local(node.clone().keep_reconciling());
     ready()?;
 
@@ -142,6 +147,10 @@ async fn introduce(node: &Node, imported: Vec<crate::state::model::Volume>) -> R
         node.propose(Command::PutPeer(node.own_peer())).await.map_err(|failure| failure.message)?;
     }
     for mut volume in imported {
+        if node.store.with_state(|state| state.volumes.get(&volume.name).is_some_and(|known| known.id == volume.id)) {
+            // Taken over by a start that went no further.
+            continue;
+        }
         for brick in &mut volume.bricks {
             brick.host_uuid = own;
         }

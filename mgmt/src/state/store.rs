@@ -74,6 +74,15 @@ pub struct Local {
     pub started: BTreeMap<Uuid, u64>,
     /// The port each of this node's bricks last had, by path.
     pub ports: BTreeMap<String, u16>,
+    /// Whether what a GlusterFS left in the working directory is in the pool's state. Until then the directory is not ours to
+    /// write.
+    #[serde(default = "was_imported")]
+    pub imported: bool,
+}
+
+/// Stores from before the mark were imported when they were made.
+fn was_imported() -> bool {
+    true
 }
 
 /// The applied state and how far it reaches.
@@ -137,6 +146,7 @@ impl Store {
                         joining: false,
                         started: Default::default(),
                         ports: Default::default(),
+                        imported: false,
                     };
                     put(&mut meta, LOCAL, &local)?;
                     local

@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::model::{Brick, OP_VERSION, Peer, State, Status, Volume};
@@ -15,12 +16,22 @@ use crate::volgen::{self, BrickContext};
 
 /// Largest file we read back, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Most directories of things put aside.
+const MAX_REPLACED: u32 = 1000;
 
 /// glusterd's working directory.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct WorkDir {
     root: PathBuf,
     bind: bool,
+    /// What in the directory is known to be ours: it goes when the state drops it. Anything else is moved aside.
+    ours: Mutex<Ours>,
+}
+
+#[derive(Debug, Default)]
+struct Ours {
+    peers: BTreeSet<String>,
+    volumes: BTreeMap<String, Uuid>,
 }
 
 /// A file of the directory that cannot be used.
@@ -47,7 +58,14 @@ impl WorkDir {
                 std::fs::create_dir_all(root.join("hooks/1").join(hook).join(when))?;
             }
         }
-        Ok(WorkDir { root: root.to_owned(), bind })
+        Ok(WorkDir { root: root.to_owned(), bind, ours: Mutex::default() })
+    }
+
+    /// Takes what `state` names for ours: what the node wrote before it was last started.
+    pub fn trust(&self, state: &State) {
+        let mut ours = self.ours.lock();
+        ours.peers.extend(state.peers.keys().map(Uuid::to_string));
+        ours.volumes.extend(state.volumes.values().map(|volume| (volume.name.clone(), volume.id)));
     }
 
     /// The directory itself.
@@ -88,15 +106,66 @@ impl WorkDir {
             .filter(|peer| peer.uuid != local.uuid)
             .map(|peer| (peer.uuid.to_string(), peer))
             .collect();
+        let mut ours = self.ours.lock();
         for (name, peer) in &peers {
             put(&self.root.join("peers").join(name), &peer_text(peer))?;
+            ours.peers.insert(name.clone());
         }
-        sweep(&self.root.join("peers"), |name| peers.contains_key(name))?;
+        for name in names(&self.root.join("peers"))?.iter().filter(|name| !peers.contains_key(*name)) {
+            self.drop_entry("peers", name, ours.peers.contains(name))?;
+        }
+        ours.peers.retain(|name| peers.contains_key(name));
 
         for volume in state.volumes.values() {
+            let known = ours.volumes.get(&volume.name).copied();
+            if known != Some(volume.id) && self.is_of_another(volume) {
+                self.drop_entry("vols", &volume.name, known.is_some())?;
+            }
             self.export_volume(state, volume, local)?;
+            ours.volumes.insert(volume.name.clone(), volume.id);
         }
-        sweep(&self.root.join("vols"), |name| state.volumes.contains_key(name))
+        for name in names(&self.root.join("vols"))?.iter().filter(|name| !state.volumes.contains_key(*name)) {
+            self.drop_entry("vols", name, ours.volumes.contains_key(name))?;
+        }
+        ours.volumes.retain(|name, _| state.volumes.contains_key(name));
+        Ok(())
+    }
+
+    /// Whether the directory of the volume's name is of another volume.
+    fn is_of_another(&self, volume: &Volume) -> bool {
+        let path = self.root.join("vols").join(&volume.name).join("info");
+        match read(&path) {
+            Ok(None) => false,
+            Ok(Some(text)) => {
+                let id = text.lines().find_map(|line| line.strip_prefix("volume-id="));
+                id.and_then(|id| id.trim().parse().ok()) != Some(volume.id)
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Takes an entry that the state does not know out of `kind` (vols or peers): removes it if we wrote it, else moves it to
+    /// KIND-replaced-N beside it, for the operator.
+    fn drop_entry(&self, kind: &str, name: &str, is_ours: bool) -> io::Result<()> {
+        let path = self.root.join(kind).join(name);
+        if is_ours || is_temporary(name) {
+            return remove(&path);
+        }
+        for number in 1..=MAX_REPLACED {
+            let aside = self.root.join(format!("{kind}-replaced-{number}"));
+            let target = aside.join(name);
+            if target.symlink_metadata().is_ok() {
+                continue;
+            }
+            std::fs::create_dir_all(&aside)?;
+            std::fs::rename(&path, &target)?;
+            tracing::warn!("{}: not of this pool: moved to {}", path.display(), target.display());
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "{}: not of this pool, and {MAX_REPLACED} of its name were put aside",
+            path.display()
+        )))
     }
 
     fn export_volume(&self, state: &State, volume: &Volume, local: &Local) -> io::Result<()> {
@@ -135,7 +204,8 @@ impl WorkDir {
         put(&directory.join("snapd.info"), "snapd-port=0\n")?;
         // Last: a volume is there for a reader once its info is.
         put(&directory.join("info"), &info_text(volume))?;
-        sweep(&directory, |name| keep.contains(name) || name == "marker.tstamp" || name == "run")
+        // Volfiles of bricks that are no more; other files there are not ours.
+        sweep(&directory, |name| keep.contains(name) || !(name.ends_with(".vol") || is_temporary(name)))
     }
 
     /// The volfile of a brick of this node as it stands on disk.
@@ -360,22 +430,32 @@ fn list(path: &Path) -> Result<Vec<String>, BadFile> {
     Ok(names)
 }
 
-/// Removes what `keep` does not want. Only names volgen could have written go: a hand-made file in the way is not ours to lose,
-/// except inside directories that are all ours.
+/// Removes what `keep` does not want.
 fn sweep(directory: &Path, keep: impl Fn(&str) -> bool) -> io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if keep(&name) {
-            continue;
-        }
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
+    for name in names(directory)?.iter().filter(|name| !keep(name)) {
+        remove(&directory.join(name))?;
     }
     Ok(())
+}
+
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        // We write no name that is not UTF-8, and can take none away by half of it.
+        if let Ok(name) = entry?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
+}
+
+/// Whether a file is one that [`put`] left behind in a crash.
+fn is_temporary(name: &str) -> bool {
+    name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")).is_some_and(|name| name.len() == 16)
 }
 
 /// Replaces a file whole, durably; does nothing when it has that content already.
@@ -449,16 +529,43 @@ mod tests {
             joining: false,
             started: Default::default(),
             ports: [("/c/1/bricks/gv0-0".to_owned(), 49152)].into(),
+            imported: true,
         };
         work.export(&state, &local).unwrap();
         assert_eq!(work.import_volumes().unwrap(), [volume]);
         assert_eq!(work.read_uuid().unwrap(), Some(local.uuid));
         assert_eq!(work.count_peers().unwrap(), 1);
+        let full = state.clone();
         state.volumes.clear();
         state.peers.clear();
+        // Another process of ours, which does not know who wrote all this: it is put aside, whole, each time.
+        for round in 1..=2 {
+            let info = std::fs::read_to_string(root.join("vols/gv0/info")).unwrap();
+            WorkDir::open(&root, false).unwrap().export(&state, &local).unwrap();
+            assert!(work.import_volumes().unwrap().is_empty());
+            assert_eq!(work.count_peers().unwrap(), 0);
+            let aside = root.join(format!("vols-replaced-{round}/gv0"));
+            assert_eq!(std::fs::read_to_string(aside.join("info")).unwrap(), info);
+            assert!(aside.join("bricks").read_dir().unwrap().count() > 0);
+            assert!(root.join(format!("peers-replaced-{round}")).join(Uuid::from_u128(2).to_string()).exists());
+            work.export(&full, &local).unwrap();
+        }
+        // Of a volume of the same name, but another, likewise; what is not ours in ours stays.
+        let mut other = full.clone();
+        other.volumes.get_mut("gv0").unwrap().id = Uuid::from_u128(77);
+        WorkDir::open(&root, false).unwrap().export(&other, &local).unwrap();
+        assert!(root.join("vols-replaced-3/gv0/info").exists());
+        std::fs::write(root.join("vols/gv0/quota.conf"), "x").unwrap();
+        work.export(&full, &local).unwrap();
+        assert!(!root.join("vols-replaced-4").exists());
+        // What it wrote itself goes.
+        std::fs::write(root.join("vols/gv0/quota.conf"), "x").unwrap();
+        work.export(&full, &local).unwrap();
+        assert!(root.join("vols/gv0/quota.conf").exists());
         work.export(&state, &local).unwrap();
         assert!(work.import_volumes().unwrap().is_empty());
         assert_eq!(work.count_peers().unwrap(), 0);
+        assert!(!root.join("vols-replaced-4").exists());
         std::fs::write(root.join("glusterd.info"), "UUID=zzz\n").unwrap();
         assert!(work.read_uuid().unwrap_err().to_string().contains("UUID=zzz"));
         std::fs::remove_dir_all(root).unwrap();
