@@ -60,6 +60,7 @@ impl Node {
             _ => {}
         }
         entry.validate(value)?;
+        check_supported(entry.key, value)?;
         if let Some(volume) = volume {
             check_against(volume, entry.key, value)?;
         }
@@ -170,6 +171,53 @@ fn keeps(key: &str) -> bool {
     matches!(key, "storage.fips-mode-rchecksum" | "transport.address-family" | "nfs.disable")
 }
 
+/// Options our bricks do not start with when they are on.
+const NOT_YET: [&str; 21] = [
+    "changelog.changelog",
+    "client.ssl",
+    "features.barrier",
+    "features.bitrot",
+    "features.cache-invalidation",
+    "features.enforce-mandatory-lock",
+    "features.inode-quota",
+    "features.leases",
+    "features.quota",
+    "features.read-only",
+    "features.trash",
+    "features.trash-internal-op",
+    "features.worm",
+    "features.worm-file-level",
+    "geo-replication.ignore-pid-check",
+    "geo-replication.indexing",
+    "server.all-squash",
+    "server.manage-gids",
+    "server.root-squash",
+    "server.ssl",
+    "storage.build-pgfid",
+];
+
+/// Most event threads of a brick.
+const MAX_EVENT_THREADS: i64 = 64;
+
+/// Refuses what passes in GlusterFS and our bricks refuse: better now than at the volume's next start.
+fn check_supported(key: &str, value: &str) -> Result<(), Failure> {
+    let is_supported = match key {
+        "locks.mandatory-locking" => value.eq_ignore_ascii_case("off"),
+        "server.event-threads" => value.parse().is_ok_and(|count| (1..=MAX_EVENT_THREADS).contains(&count)),
+        "storage.create-mask"
+        | "storage.create-directory-mask"
+        | "storage.force-create-mode"
+        | "storage.force-directory-mode" => u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777),
+        "storage.max-hardlinks" => value.parse::<u32>().is_ok(),
+        _ => !NOT_YET.contains(&key) || option::parse_bool(value) != Some(true),
+    };
+    if is_supported {
+        return Ok(());
+    }
+    let bound = if key == "server.event-threads" { format!(" (at most {MAX_EVENT_THREADS})") } else { String::new() };
+    Err(Failure::new(libc::EOPNOTSUPP, format!("option {key} : {value} is not supported yet{bound}")))
+}
+
 /// Checks that depend on the volume.
 fn check_against(volume: &Volume, key: &str, value: &str) -> Result<(), Failure> {
     match key {
@@ -193,5 +241,32 @@ fn check_against(volume: &Volume, key: &str, value: &str) -> Result<(), Failure>
             if both { Err(invalid("read-only and worm cannot be set together")) } else { Ok(()) }
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_bricks_refuse_is_refused() {
+        for key in NOT_YET {
+            assert_eq!(option::find(key).map(|entry| entry.key), Some(key));
+            assert!(check_supported(key, "off").is_ok(), "{key}");
+            for on in ["on", "Enable", "true", "1", "yes"] {
+                let failure = check_supported(key, on).unwrap_err();
+                assert!(failure.message.contains(key) && failure.message.contains("not supported yet"), "{failure}");
+            }
+        }
+        for (key, good, bad) in [
+            ("locks.mandatory-locking", "off", "forced"),
+            ("server.event-threads", "64", "65"),
+            ("storage.create-mask", "0755", "0789"),
+            ("storage.max-hardlinks", "100", "99999999999"),
+        ] {
+            assert!(check_supported(key, good).is_ok(), "{key}");
+            assert!(check_supported(key, bad).is_err(), "{key}");
+        }
+        assert!(check_supported("network.ping-timeout", "10").is_ok());
     }
 }
