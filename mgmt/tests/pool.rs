@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 
 use ladrillo_mgmt::api::{Answer, BrickName, Outcome, ProcessStatus, Request, VolumeInfo};
 use ladrillo_mgmt::client::{Target, call};
+use ladrillo_mgmt::daemon::peer::{PeerAnswer, PeerCall, Refusal};
+use ladrillo_mgmt::net::rpc;
+use ladrillo_mgmt::state::command::Command as Change;
+use ladrillo_mgmt::state::model::Peer;
+use ladrillo_transport::rpc::{Incoming, decode_record};
 
 const INSIDE: &str = "LADRILLO_POOL_TEST";
 
@@ -220,6 +225,23 @@ impl Pool {
     }
 }
 
+/// Makes a peer's call to node 1 from `source`.
+fn peer_call(source: &str, call: &PeerCall) -> PeerAnswer {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&format!("{source}:0").parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    socket.connect(&"127.1.1.1:24007".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let mut stream = std::net::TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let body = rpc::wrap(&serde_json::to_vec(call).unwrap());
+    stream.write_all(&rpc::call(1, rpc::PEER_PROGRAM, rpc::OWN_VERSION, rpc::OWN_CALL, body).unwrap()).unwrap();
+    let mut mark = [0; 4];
+    stream.read_exact(&mut mark).unwrap();
+    let mut reply = vec![0; (u32::from_be_bytes(mark) & 0x7fff_ffff) as usize];
+    stream.read_exact(&mut reply).unwrap();
+    let Ok(Incoming::Reply(_, body)) = decode_record(reply.into()) else { panic!("no reply") };
+    serde_json::from_slice(&rpc::unwrap(body, 1 << 20).unwrap()).unwrap()
+}
+
 fn until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !is_so() {
@@ -306,6 +328,28 @@ fn inside_a_pool_of_three() {
     assert!(matches!(garbage.read(&mut [0; 16]), Ok(0) | Err(_)));
     let mut short = std::net::TcpStream::connect("127.1.1.1:24007").unwrap();
     short.write_all(&[0x80, 0, 0, 8, 1, 2, 3, 4, 0, 0, 0, 0]).unwrap();
+    assert_eq!(pool.connected(1), 2);
+
+    // A host that is no node of the pool may ask who is there, and change nothing.
+    let PeerAnswer::Hello(hello) = peer_call("127.1.1.99", &PeerCall::Hello) else { panic!("no hello") };
+    let tag = hello.tag;
+    let mut newer = tag;
+    newer.epoch += 1000;
+    let node = |uuid| Peer { uuid, hostnames: vec!["127.1.1.99".into()], port: 24007 };
+    let (me, you) = (node(uuid::Uuid::new_v4()), node(hello.uuid));
+    let delete = Change::StopVolume { name: "gv0".into(), id: id.parse().unwrap(), force: true };
+    for call in [
+        PeerCall::Leave { tag },
+        PeerCall::Join { tag: newer, from: me.clone(), you, members: Vec::new() },
+        PeerCall::Propose { tag, command: delete },
+        PeerCall::AddMember { tag, peer: me },
+        PeerCall::Status { tag, volume: None },
+    ] {
+        let answer = peer_call("127.1.1.99", &call);
+        let PeerAnswer::Refused(Refusal::Other(said)) = answer else { panic!("{call:?}: {answer:?}") };
+        assert!(said.contains("127.1.1.99 is not the address of a node"), "{said}");
+    }
+    assert!(matches!(peer_call("127.1.1.2", &PeerCall::Status { tag, volume: None }), PeerAnswer::Status(_)));
     assert_eq!(pool.connected(1), 2);
 
     // One of three dies: the others decide.

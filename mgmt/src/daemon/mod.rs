@@ -1,5 +1,6 @@
 //! glusterd.
 
+pub mod callers;
 pub mod config;
 pub mod handshake;
 pub mod node;
@@ -117,6 +118,7 @@ fn recover_alone(config: &Config, store: &Store) -> Result<(), String> {
             local.epoch += 1;
             local.opener = local.uuid;
             local.joining = false;
+            local.introducers.clear();
         })
         .map_err(|error| error.to_string())?;
     tracing::warn!("RECOVERY: of {before} voters this node goes on alone, in epoch {}", store.local().epoch);

@@ -12,6 +12,7 @@ use openraft::{Config as RaftConfig, SnapshotPolicy};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
+use super::callers::Callers;
 use super::config::Config;
 use super::peer::{PeerAnswer, PeerCall, Pong, PoolTag};
 use crate::brick::Places;
@@ -39,6 +40,8 @@ pub struct Node {
     pub places: Places,
     /// Calls to peers.
     pub links: Links,
+    /// Who may call as a peer.
+    pub callers: Callers,
     raft: RefCell<Option<Raft>>,
     seen: RefCell<HashMap<Uuid, Seen>>,
     /// Clients to tell of changed volfiles.
@@ -93,6 +96,7 @@ impl Node {
             work,
             places,
             links,
+            callers: Callers::default(),
             raft: RefCell::default(),
             seen: RefCell::default(),
             clients: RefCell::default(),
@@ -232,6 +236,7 @@ impl Node {
             let pings = others.iter().map(|peer| self.ping(peer));
             futures::future::join_all(pings).await;
             self.clone().look_for_returners();
+            self.refresh_callers();
             tokio::time::sleep(PING_EVERY).await;
         }
     }

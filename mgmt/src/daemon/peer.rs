@@ -34,6 +34,9 @@ pub enum PeerCall {
         tag: PoolTag,
         from: Peer,
         you: Peer,
+        /// The pool's nodes: any of them may lead before the log has come.
+        #[serde(default)]
+        members: Vec<Peer>,
     },
     /// You are no longer of that pool: found one of your own.
     Leave {

@@ -28,6 +28,8 @@ const MAX_CALLS: usize = 64;
 const MAX_OUTGOING: usize = 64;
 /// Largest record of a caller that is no peer and no command line, in bytes.
 const MAX_CLIENT_RECORD_BYTES: usize = 4 << 20;
+/// Most names of a pool's nodes that a node keeps while it joins.
+const MAX_INTRODUCERS: usize = 1024;
 /// How long a caller may take to read a record.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -191,6 +193,19 @@ impl Node {
     }
 
     async fn peer_answer(self: Rc<Self>, call: PeerCall, address: Option<IpAddr>) -> PeerAnswer {
+        let is_open = match &call {
+            PeerCall::Hello | PeerCall::Ping { .. } => true,
+            // A first join: there is nothing to lose.
+            PeerCall::Join { .. } => self.is_alone().await,
+            _ => false,
+        };
+        if !is_open && !self.is_member(address).await {
+            return PeerAnswer::Refused(Refusal::Other(format!(
+                "{} is not the address of a node of the pool of {}",
+                name(address),
+                self.own_peer().name()
+            )));
+        }
         let mine = self.tag();
         let tag = match &call {
             PeerCall::Hello | PeerCall::Join { .. } | PeerCall::Leave { .. } | PeerCall::Ping { .. } => None,
@@ -216,7 +231,12 @@ impl Node {
         let other = |error: &dyn std::fmt::Display| Refusal::Other(error.to_string());
         Ok(match call {
             PeerCall::Hello => PeerAnswer::Hello(self.hello(caller_name(address).await).await),
-            PeerCall::Join { tag, you, .. } => PeerAnswer::Joined(Box::new(self.join(tag, &you).await?)),
+            PeerCall::Join { tag, from, you, members } => {
+                let names = std::iter::once(from).chain(members).flat_map(|peer| peer.hostnames);
+                let address = address.map(|address| address.to_canonical().to_string());
+                let introducers = address.into_iter().chain(names).take(MAX_INTRODUCERS).collect();
+                PeerAnswer::Joined(Box::new(self.join(tag, &you, introducers).await?))
+            }
             PeerCall::Leave { tag } => {
                 self.leave(tag).await?;
                 PeerAnswer::Done

@@ -162,7 +162,8 @@ impl Node {
     async fn add_member(&self, peer: &Peer) -> Result<State, Refusal> {
         let raft = self.raft().ok_or(Refusal::NotReady)?;
         let tag = self.tag();
-        let join = PeerCall::Join { tag, from: self.own_peer(), you: peer.clone() };
+        let members = self.others().into_iter().filter(|other| other.uuid != peer.uuid).collect();
+        let join = PeerCall::Join { tag, from: self.own_peer(), you: peer.clone(), members };
         let before = match self.call(peer, &join, CHANGE_TIMEOUT).await {
             Ok(PeerAnswer::Joined(state)) => *state,
             Ok(PeerAnswer::Refused(refusal)) => return Err(refusal),
@@ -242,24 +243,28 @@ impl Node {
         Hello { uuid: own, tag: self.tag(), peers: peers.max(voters), volumes, you }
     }
 
-    /// Leaves our pool for another's log. What we knew is returned when the two had gone different ways.
+    /// Whether this node has no peers and no volumes: nothing to lose by joining another pool.
+    pub async fn is_alone(&self) -> bool {
+        let hello = self.hello(String::new()).await;
+        hello.peers == 0 && hello.volumes == 0
+    }
+
+    /// Leaves our pool for another's log, which `introducers` (names and addresses) will send. What we knew is returned when the two had gone different ways.
     ///
     /// # Errors
     /// When we have something to lose.
-    pub async fn join(&self, tag: PoolTag, you: &Peer) -> Result<State, Refusal> {
+    pub async fn join(&self, tag: PoolTag, you: &Peer, introducers: Vec<String>) -> Result<State, Refusal> {
         let _one = self.membership.lock().await;
         let own = self.uuid();
         if you.uuid != own {
             return Err(Refusal::Other(format!("this node is {own}, not {}", you.uuid)));
         }
         let mine = self.tag();
-        let hello = self.hello(String::new()).await;
         if mine == tag {
             return Ok(State::default());
         }
         let is_newer = mine.pool == tag.pool && (tag.epoch, tag.opener) > (mine.epoch, mine.opener);
-        let is_alone = hello.peers == 0 && hello.volumes == 0;
-        if !is_newer && !is_alone {
+        if !is_newer && !self.is_alone().await {
             return Err(Refusal::OtherPool(mine));
         }
         let store_failed = |error: crate::state::store::StoreError| Refusal::Other(error.to_string());
@@ -277,6 +282,7 @@ impl Node {
             local.epoch = tag.epoch;
             local.opener = tag.opener;
             local.joining = true;
+            local.introducers = introducers;
         });
         self.start_raft().await.map_err(Refusal::Other)?;
         reset.map_err(store_failed)?;
@@ -299,6 +305,7 @@ impl Node {
             local.epoch = 0;
             local.opener = Uuid::nil();
             local.joining = false;
+            local.introducers.clear();
             local.started.clear();
         });
         self.start_raft().await.map_err(Refusal::Other)?;
@@ -336,6 +343,7 @@ impl Node {
             local.epoch += 1;
             local.opener = local.uuid;
             local.joining = false;
+            local.introducers.clear();
         });
         let started = self.start_raft().await;
         alone.map_err(|error| Failure::new(libc::EIO, error.to_string()))?;

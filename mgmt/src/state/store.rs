@@ -78,6 +78,9 @@ pub struct Local {
     /// write.
     #[serde(default = "was_imported")]
     pub imported: bool,
+    /// While `joining`: names and addresses of the nodes of the pool to be joined.
+    #[serde(default)]
+    pub introducers: Vec<String>,
 }
 
 /// Stores from before the mark were imported when they were made.
@@ -147,6 +150,7 @@ impl Store {
                         started: Default::default(),
                         ports: Default::default(),
                         imported: false,
+                        introducers: Vec::new(),
                     };
                     put(&mut meta, LOCAL, &local)?;
                     local

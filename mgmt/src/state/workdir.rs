@@ -530,6 +530,7 @@ mod tests {
             started: Default::default(),
             ports: [("/c/1/bricks/gv0-0".to_owned(), 49152)].into(),
             imported: true,
+            introducers: Vec::new(),
         };
         work.export(&state, &local).unwrap();
         assert_eq!(work.import_volumes().unwrap(), [volume]);

@@ -285,7 +285,10 @@ impl Node {
         let local = self.store.local();
         if local.joining
             && self.voters().iter().any(|voter| voter.0 == local.uuid)
-            && let Err(error) = self.update_local(|local| local.joining = false)
+            && let Err(error) = self.update_local(|local| {
+                local.joining = false;
+                local.introducers.clear();
+            })
         {
             tracing::error!("{error}");
         }
