@@ -1,6 +1,7 @@
 //! Connections: who talks which program on which of them. A connection that sends garbage ends; the others go on.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,13 +21,17 @@ use crate::net::record::{self, MAX_RECORD_BYTES, Reader};
 use crate::net::rpc;
 use crate::net::socket::{Listener, Stream};
 
-/// Most connections at once.
+/// Most connections of one listener at once.
 const MAX_CONNECTIONS: usize = 4096;
+/// So many of them are kept for nodes of the pool.
+const KEPT_FOR_PEERS: usize = 512;
+/// Most connections from one address that is no node of the pool.
+const MAX_OF_ONE_ADDRESS: usize = 1024;
 /// Most calls of one connection in work at once; further ones wait in its socket.
 const MAX_CALLS: usize = 64;
 /// Most records waiting for one connection to read them.
 const MAX_OUTGOING: usize = 64;
-/// Largest record of a caller that is no peer and no command line, in bytes.
+/// Largest record of a caller that is no node of the pool, in bytes.
 const MAX_CLIENT_RECORD_BYTES: usize = 4 << 20;
 /// Most names of a pool's nodes that a node keeps while it joins.
 const MAX_INTRODUCERS: usize = 1024;
@@ -46,14 +51,27 @@ impl Node {
     /// Takes connections until the end.
     pub async fn serve(self: Rc<Self>, listener: Listener) {
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let strangers = Rc::new(Strangers::default());
         while !self.ending.get() {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok(stream) => {
+                    let address = stream.peer().map(|address| address.to_canonical());
+                    let guest = match address {
+                        Some(address) if !self.is_member_now(Some(address)) => match strangers.admit(address) {
+                            Some(guest) => Some(guest),
+                            None => {
+                                tracing::debug!("connection from {address}: too many");
+                                stream.shutdown();
+                                continue;
+                            }
+                        },
+                        _ => None,
+                    };
                     let node = self.clone();
                     tokio::task::spawn_local(async move {
                         node.connection(stream).await;
-                        drop(permit);
+                        drop((permit, guest));
                     });
                 }
                 Err(error) => {
@@ -71,7 +89,9 @@ impl Node {
         self.clients.borrow_mut().push(Rc::downgrade(&client));
         tokio::task::spawn_local(write(stream.clone(), records));
         let calls = Arc::new(Semaphore::new(MAX_CALLS));
-        let limit = if address.is_none() { MAX_CLIENT_RECORD_BYTES } else { MAX_RECORD_BYTES };
+        // A node whose name has not been resolved yet, or that has only just taken us in, connects again when it has more.
+        let is_peer = address.is_some() && self.is_member_now(address);
+        let limit = if is_peer { MAX_RECORD_BYTES } else { MAX_CLIENT_RECORD_BYTES };
         let mut reader = Reader::new(stream.clone(), limit);
         loop {
             let record = match reader.next().await {
@@ -299,6 +319,46 @@ impl Node {
     }
 }
 
+/// Connections from addresses that are no node of the pool.
+#[derive(Default)]
+struct Strangers {
+    of_address: RefCell<HashMap<IpAddr, usize>>,
+    all: Cell<usize>,
+}
+
+/// One of them; counted until it is dropped.
+struct Guest {
+    strangers: Rc<Strangers>,
+    address: IpAddr,
+}
+
+impl Strangers {
+    /// Counts one more; `None` when there are too many.
+    fn admit(self: &Rc<Self>, address: IpAddr) -> Option<Guest> {
+        let mut of_address = self.of_address.borrow_mut();
+        let so_far = of_address.get(&address).copied().unwrap_or(0);
+        if self.all.get() >= MAX_CONNECTIONS - KEPT_FOR_PEERS || so_far >= MAX_OF_ONE_ADDRESS {
+            return None;
+        }
+        of_address.insert(address, so_far + 1);
+        self.all.set(self.all.get() + 1);
+        Some(Guest { strangers: self.clone(), address })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.strangers.all.set(self.strangers.all.get().saturating_sub(1));
+        let mut of_address = self.strangers.of_address.borrow_mut();
+        if let Some(count) = of_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                of_address.remove(&self.address);
+            }
+        }
+    }
+}
+
 /// Writes what comes, in order, until the connection or its last sender ends.
 async fn write(stream: Rc<dyn Stream>, mut records: mpsc::Receiver<Bytes>) {
     while let Some(record) = records.recv().await {
@@ -341,5 +401,26 @@ async fn caller_name(address: Option<IpAddr>) -> String {
     match found {
         Ok(Ok(Some(name))) if super::node::resolve(&name).await.contains(&address) => name,
         _ => address.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_leave_room_for_peers() {
+        let strangers = Rc::new(Strangers::default());
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let mut guests: Vec<Guest> = (0..MAX_OF_ONE_ADDRESS).filter_map(|_| strangers.admit(address(1))).collect();
+        assert_eq!(guests.len(), MAX_OF_ONE_ADDRESS);
+        assert!(strangers.admit(address(1)).is_none(), "one address has its share");
+        for last in 2..10 {
+            guests.extend((0..MAX_OF_ONE_ADDRESS).map_while(|_| strangers.admit(address(last))));
+        }
+        assert_eq!(guests.len(), MAX_CONNECTIONS - KEPT_FOR_PEERS);
+        drop(guests);
+        assert!(strangers.of_address.borrow().is_empty());
+        assert!(strangers.admit(address(1)).is_some());
     }
 }
