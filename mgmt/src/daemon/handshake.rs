@@ -17,8 +17,9 @@ use ladrillo_transport::program::portmap::{
 };
 use ladrillo_transport::xdr::DecodeError;
 
-use super::node::{Client, Node, is_local_address};
+use super::node::{Client, Node};
 use crate::brick::hash;
+use crate::net::interfaces::is_local;
 use crate::net::rpc;
 use crate::state::model::Volume;
 use crate::volgen::{self, names};
@@ -77,7 +78,7 @@ impl Node {
             IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
             v4 => v4,
         };
-        is_local_address(address)
+        is_local(address)
     }
 
     /// The volfile of a key.

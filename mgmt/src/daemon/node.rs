@@ -16,6 +16,7 @@ use super::callers::Callers;
 use super::config::Config;
 use super::peer::{PeerAnswer, PeerCall, Pong, PoolTag};
 use crate::brick::Places;
+use crate::net::interfaces::is_local;
 use crate::net::link::Links;
 use crate::pool::network::{self, Network};
 use crate::state::model::{Peer, State};
@@ -254,7 +255,7 @@ impl Node {
         let bind = self.config.bind;
         resolve(host).await.iter().any(|address| match bind {
             Some(bind) => *address == bind,
-            None => is_local_address(*address),
+            None => is_local(*address),
         })
     }
 
@@ -277,7 +278,7 @@ impl Node {
         }
         let local = match self.config.bind {
             Some(bind) => wanted.contains(&bind),
-            None => wanted.iter().any(|address| is_local_address(*address)),
+            None => wanted.iter().any(|address| is_local(*address)),
         };
         local.then(|| self.own_peer())
     }
@@ -313,9 +314,4 @@ pub async fn resolve(host: &str) -> Vec<IpAddr> {
         Ok(Ok(Ok(addresses))) => addresses,
         _ => Vec::new(),
     }
-}
-
-/// Whether an address is this machine's: one can be bound to it.
-pub fn is_local_address(address: IpAddr) -> bool {
-    !address.is_unspecified() && std::net::UdpSocket::bind((address, 0)).is_ok()
 }

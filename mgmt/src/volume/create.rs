@@ -169,8 +169,9 @@ impl Node {
     }
 
     async fn is_this_machine(&self, host: &str) -> bool {
-        use crate::daemon::node::{is_local_address, resolve};
-        resolve(host).await.iter().any(|address| is_local_address(*address))
+        use crate::daemon::node::resolve;
+        use crate::net::interfaces::is_local;
+        resolve(host).await.iter().any(|address| is_local(*address))
     }
 
     /// `volume delete`.
