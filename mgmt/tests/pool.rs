@@ -435,6 +435,28 @@ fn inside_a_pool_of_three() {
     // Its bricks keep their mark, so that nobody takes them by mistake.
     assert!(pool.create(1, &[1, 2, 3]).unwrap_err().message.ends_with("is already part of a volume"));
 
+    // A brick process of a volume that is no more (its node was away) is stopped; a process it was not started as is not.
+    let run = pool.directory(3).join("run/vols/gone");
+    std::fs::create_dir_all(&run).unwrap();
+    std::fs::write(run.join("kept"), "so that the directory stays while the stray starts").unwrap();
+    std::fs::write(run.join("other.pid"), std::process::id().to_string()).unwrap();
+    let pid_file = run.join("host-brick.pid");
+    let mut stray = Command::new(pool.root.join("bin/glusterfsd"));
+    stray.args(["-s", "host", "-p"]).arg(&pid_file).args(["-S", "x"]);
+    assert!(stray.status().unwrap().success());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let pid: u32 = loop {
+        match std::fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok()) {
+            Some(pid) => break pid,
+            None => assert!(Instant::now() < deadline, "the stray does not start"),
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    };
+    until("the stray brick is gone", Duration::from_secs(20), || !is_alive(pid) && !pid_file.exists());
+    until("so is the other file", Duration::from_secs(20), || !run.join("other.pid").exists());
+    std::fs::remove_file(run.join("kept")).unwrap();
+    until("so is its directory", Duration::from_secs(20), || !run.exists());
+
     // Out of the pool, alone again, and free to be probed.
     pool.done(1, Request::PeerDetach { host: "127.1.1.3".into(), force: false });
     until("it is out", Duration::from_secs(10), || pool.connected(3) == 0 && pool.connected(1) == 1);
@@ -502,7 +524,11 @@ fn inside_a_directory_found() {
     let info = std::fs::read_to_string(lib.join("vols/gv0/info")).unwrap();
 
     // The port is taken, as by a GlusterFS that still runs: however often we try, the directory stays as it is.
-    let taken = std::net::TcpListener::bind("127.1.1.1:24007").unwrap();
+    let mut taken = None;
+    until("the port is free", Duration::from_secs(10), || {
+        taken = std::net::TcpListener::bind("127.1.1.1:24007").ok();
+        taken.is_some()
+    });
     for _ in 0..2 {
         assert!(!pool.command(1).output().unwrap().status.success());
         assert_eq!(std::fs::read_to_string(lib.join("vols/gv0/info")).unwrap(), info);

@@ -315,6 +315,7 @@ impl Node {
                 }
             }
         }
+        self.stop_strays(&volumes).await;
         let stale = |path: &str| !volumes.iter().any(|volume| volume.bricks.iter().any(|brick| brick.path == path));
         let local = self.store.local();
         let gone = |id: &uuid::Uuid| !volumes.iter().any(|volume| volume.id == *id);
@@ -326,6 +327,37 @@ impl Node {
             });
             if let Err(error) = forget {
                 tracing::error!("{error}");
+            }
+        }
+    }
+
+    /// Stops brick processes of volumes (and bricks) that are no more: this node was away when they went.
+    async fn stop_strays(&self, volumes: &[Volume]) {
+        let Ok(directories) = std::fs::read_dir(self.places.run.join("vols")) else { return };
+        let _one = self.bricks.lock().await;
+        for directory in directories.flatten() {
+            let Ok(files) = std::fs::read_dir(directory.path()) else { continue };
+            for pid_file in files.flatten().map(|file| file.path()) {
+                let is_wanted = volumes.iter().any(|volume| {
+                    self.own_bricks(volume).iter().any(|brick| self.places.brick_pid(volume, brick) == pid_file)
+                });
+                if is_wanted || pid_file.extension().is_none_or(|extension| extension != "pid") {
+                    continue;
+                }
+                let daemon = stray(&pid_file);
+                if daemon.pid().is_some() {
+                    tracing::warn!("{}: its brick is in no volume any more: stopped", pid_file.display());
+                }
+                if let Err(error) = daemon.stop().await {
+                    tracing::error!("{}: {error}", pid_file.display());
+                    continue;
+                }
+                let _ = std::fs::remove_file(self.places.socket(&pid_file));
+            }
+            let name = directory.file_name();
+            if !volumes.iter().any(|volume| name == *volume.name.as_str()) {
+                // Fails while something is left in it, which is not ours.
+                let _ = std::fs::remove_dir(directory.path());
             }
         }
     }
@@ -380,5 +412,16 @@ impl Node {
         if let Err(error) = self.update_local(|local| local.started.clear()) {
             tracing::error!("{error}");
         }
+    }
+}
+
+/// The process that a pid file is of, known by nothing but that file: to be stopped, not started.
+fn stray(pid_file: &std::path::Path) -> Daemon {
+    Daemon {
+        program: program("glusterfsd"),
+        arguments: Vec::new(),
+        pid_file: pid_file.to_owned(),
+        log_file: std::path::PathBuf::new(),
+        mark: format!("-p {} ", pid_file.display()),
     }
 }
