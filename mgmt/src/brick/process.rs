@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal};
 
 /// How long a daemon may take to say it is up.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many ports are tried for one process.
+const MAX_PORTS_TRIED: usize = 5;
 /// How long one may take to end before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -177,6 +179,30 @@ pub fn running(pid_file: &Path, mark: &str) -> Option<u32> {
     command.contains(mark).then_some(pid)
 }
 
+/// Whether nobody listens on a port at `address`.
+pub fn is_free(address: IpAddr, port: u16) -> bool {
+    TcpListener::bind(SocketAddr::new(address, port)).is_ok()
+}
+
+/// Starts something on a port that `pick` finds, given those lost so far. Another process may take the port between the two:
+/// a start that fails and leaves its port taken is tried again on another, a few times. `None` when there is no port.
+pub async fn start_on_port<T, E>(
+    pick: impl Fn(&[u16]) -> Option<u16>,
+    is_free: impl Fn(u16) -> bool,
+    start: impl AsyncFn(u16) -> Result<T, E>,
+) -> Option<Result<T, E>> {
+    let mut lost = Vec::new();
+    loop {
+        let port = pick(&lost)?;
+        let outcome = start(port).await;
+        if outcome.is_ok() || lost.len() + 1 >= MAX_PORTS_TRIED || is_free(port) {
+            return Some(outcome);
+        }
+        tracing::warn!("port {port} was taken by another process meanwhile: trying another");
+        lost.push(port);
+    }
+}
+
 /// A port nobody listens on at `address`: `preferred` if it is free, else the first from `base` that `taken` does not hold.
 pub fn free_port(
     address: IpAddr,
@@ -185,7 +211,7 @@ pub fn free_port(
     max: u16,
     taken: impl Fn(u16) -> bool,
 ) -> Option<u16> {
-    let is_free = |port: u16| !taken(port) && TcpListener::bind(SocketAddr::new(address, port)).is_ok();
+    let is_free = |port: u16| !taken(port) && is_free(address, port);
     preferred
         .filter(|port| *port >= base && *port <= max && is_free(*port))
         .or_else(|| (base..=max).find(|port| is_free(*port)))
@@ -201,6 +227,26 @@ mod tests {
         assert!(!takes(std::process::id(), Signal::USR2));
         assert!(takes(std::process::id(), Signal::SEGV));
         assert!(!takes(u32::MAX, Signal::SEGV));
+    }
+
+    #[test]
+    fn a_port_lost_to_another_is_not_the_end() {
+        use std::cell::RefCell;
+        let pick = |lost: &[u16]| (1..=9).find(|port| !lost.contains(port));
+        let tried = RefCell::new(Vec::new());
+        let start = async |port: u16| {
+            tried.borrow_mut().push(port);
+            if port < 3 { Err(port) } else { Ok(port) }
+        };
+        let outcome = |is_free: bool| futures::executor::block_on(start_on_port(pick, |_| is_free, &start));
+        assert_eq!(outcome(false), Some(Ok(3)));
+        assert_eq!(tried.take(), [1, 2, 3]);
+        // Its port is still free: it failed for a reason of its own.
+        assert_eq!(outcome(true), Some(Err(1)));
+        assert_eq!(tried.take(), [1]);
+        let never = async |port: u16| -> Result<(), u16> { Err(port) };
+        assert_eq!(futures::executor::block_on(start_on_port(pick, |_| false, never)), Some(Err(5)));
+        assert_eq!(futures::executor::block_on(start_on_port(|_| None, |_| false, never)), None);
     }
 
     #[test]

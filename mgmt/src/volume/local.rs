@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 
 use crate::api::Failure;
-use crate::brick::process::{Daemon, free_port, program};
+use crate::brick::process::{Daemon, free_port, is_free, program, start_on_port};
 use crate::daemon::node::Node;
 use crate::daemon::peer::Act;
 use crate::option::parse_bool;
@@ -200,18 +200,23 @@ impl Node {
         // The directory carries the volume's data: a brick that lost its mark would be started on an empty mount point.
         let address = self.brick_address();
         let ports = self.store.local().ports;
-        let taken = |port: u16| ports.iter().any(|(path, other)| *other == port && *path != brick.path);
-        let port = free_port(address, known, self.config.base_port, self.config.max_port, taken)
-            .ok_or_else(|| failed(&"no free port"))?;
-        self.update_local(|local| {
-            local.ports.insert(brick.path.clone(), port);
-        })
-        .map_err(|error| failed(&error))?;
-        self.signed_in.borrow_mut().remove(&brick.path);
-        let daemon = self.brick_daemon(volume, brick, port);
-        let pid = daemon.start().await.map_err(|error| failed(&error))?;
-        tracing::info!("brick {} runs: pid {pid}, port {port}", brick.name());
-        Ok(())
+        let pick = |lost: &[u16]| {
+            let taken = |port: u16| {
+                lost.contains(&port) || ports.iter().any(|(path, other)| *other == port && *path != brick.path)
+            };
+            free_port(address, known, self.config.base_port, self.config.max_port, taken)
+        };
+        let start = async |port: u16| {
+            self.update_local(|local| {
+                local.ports.insert(brick.path.clone(), port);
+            })
+            .map_err(|error| failed(&error))?;
+            self.signed_in.borrow_mut().remove(&brick.path);
+            let pid = self.brick_daemon(volume, brick, port).start().await.map_err(|error| failed(&error))?;
+            tracing::info!("brick {} runs: pid {pid}, port {port}", brick.name());
+            Ok(())
+        };
+        start_on_port(pick, |port| is_free(address, port), start).await.unwrap_or_else(|| Err(failed(&"no free port")))
     }
 
     /// The address bricks of this node listen on, to see whether a port is free.
