@@ -83,6 +83,7 @@ async fn run_on(config: Config, ready: &mut dyn FnMut() -> Result<(), String>) -
     introduce(&node, imported).await?;
     node.update_local(|local| local.imported = true).map_err(|error| error.to_string())?;
     if !node.store.local().joining {
+        node.look_at_bricks().await;
         node.export();
     }
     tracing::info!("glusterd {} of pool {} listens", node.uuid(), node.tag().pool);

@@ -19,10 +19,11 @@ use crate::brick::Places;
 use crate::net::interfaces::is_local;
 use crate::net::link::Links;
 use crate::pool::network::{self, Network};
-use crate::state::model::{Peer, State};
+use crate::state::model::Peer;
 use crate::state::raft::{NodeId, Place, Raft};
 use crate::state::store::{Store, StoreError};
 use crate::state::workdir::WorkDir;
+use crate::volume::facts::Facts;
 
 /// How often peers are asked for a sign of life.
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -41,6 +42,8 @@ pub struct Node {
     pub places: Places,
     /// Calls to peers.
     pub links: Links,
+    /// What is known of the bricks' file systems.
+    pub facts: Facts,
     /// Who may call as a peer.
     pub callers: Callers,
     raft: RefCell<Option<Raft>>,
@@ -97,6 +100,7 @@ impl Node {
             work,
             places,
             links,
+            facts: Facts::default(),
             callers: Callers::default(),
             raft: RefCell::default(),
             seen: RefCell::default(),
@@ -286,7 +290,8 @@ impl Node {
     /// Writes the working directory; failures are logged, the next change tries again.
     pub fn export(&self) {
         let local = self.store.local();
-        if let Err(error) = self.store.with_state(|state: &State| self.work.export(state, &local)) {
+        // A copy: the log must go on being applied while files are written.
+        if let Err(error) = self.work.export(&self.store.state(), &local, &self.facts.known()) {
             tracing::error!("working directory {}: {error}", self.work.root().display());
         }
     }

@@ -91,7 +91,7 @@ impl WorkDir {
     ///
     /// # Errors
     /// Those of the file system; files before the failing one are written, the rest at the next call.
-    pub fn export(&self, state: &State, local: &Local) -> io::Result<()> {
+    pub fn export(&self, state: &State, local: &Local, facts: &BrickFacts) -> io::Result<()> {
         put(&self.root.join("glusterd.info"), &format!("UUID={}\noperating-version={OP_VERSION}\n", local.uuid))?;
         let mut options = String::new();
         for (key, value) in &state.global_options {
@@ -121,7 +121,7 @@ impl WorkDir {
             if known != Some(volume.id) && self.is_of_another(volume) {
                 self.drop_entry("vols", &volume.name, known.is_some())?;
             }
-            self.export_volume(state, volume, local)?;
+            self.export_volume(state, volume, local, facts)?;
             ours.volumes.insert(volume.name.clone(), volume.id);
         }
         for name in names(&self.root.join("vols"))?.iter().filter(|name| !state.volumes.contains_key(*name)) {
@@ -168,17 +168,18 @@ impl WorkDir {
         )))
     }
 
-    fn export_volume(&self, state: &State, volume: &Volume, local: &Local) -> io::Result<()> {
+    fn export_volume(&self, state: &State, volume: &Volume, local: &Local, facts: &BrickFacts) -> io::Result<()> {
         let directory = self.root.join("vols").join(&volume.name);
         std::fs::create_dir_all(directory.join("bricks"))?;
-        let shares = shares(volume, local.uuid);
+        let shares = shares(volume, local.uuid, facts);
         let mut keep = BTreeSet::from(["info", "node_state.info", "bricks", "cksum", "snapd.info"].map(str::to_owned));
         let mut bricks = BTreeSet::new();
         for brick in &volume.bricks {
             let is_local = brick.host_uuid == local.uuid;
             let port = if is_local { local.ports.get(&brick.path).copied().unwrap_or(0) } else { 0 };
+            let fsid = facts.get(&brick.path).filter(|_| is_local).map_or(0, |fact| fact.file_system_id);
             let name = brick_file_name(brick);
-            put(&directory.join("bricks").join(&name), &brick_text(brick, port, is_local))?;
+            put(&directory.join("bricks").join(&name), &brick_text(brick, port, fsid))?;
             bricks.insert(name);
             let context = BrickContext {
                 working_directory: &self.root,
@@ -259,14 +260,35 @@ pub fn write_private(path: &Path, data: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// What is to be known of a brick's file system. Looking may hang with the disk: it is done elsewhere, ahead of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrickFact {
+    /// The device number.
+    pub device: u64,
+    /// The file system's id, as statvfs has it.
+    pub file_system_id: u64,
+}
+
+/// What is known of this node's bricks, by path.
+pub type BrickFacts = BTreeMap<String, BrickFact>;
+
+impl BrickFact {
+    /// Looks at the file system of `path`; `None` when there is nothing. Blocks, and for as long as the disk does.
+    pub fn of(path: &str) -> Option<BrickFact> {
+        use std::os::unix::fs::MetadataExt;
+        let device = std::fs::metadata(path).ok()?.dev();
+        let file_system_id = rustix::fs::statvfs(path).map_or(0, |stat| stat.f_fsid);
+        Some(BrickFact { device, file_system_id })
+    }
+}
+
 /// How many local bricks of a volume share each local brick's file system.
-fn shares(volume: &Volume, uuid: Uuid) -> BTreeMap<String, u32> {
-    use std::os::unix::fs::MetadataExt;
+fn shares(volume: &Volume, uuid: Uuid, facts: &BrickFacts) -> BTreeMap<String, u32> {
     let local: Vec<(&str, Option<u64>)> = volume
         .bricks
         .iter()
         .filter(|brick| brick.host_uuid == uuid)
-        .map(|brick| (brick.path.as_str(), std::fs::metadata(&brick.path).ok().map(|meta| meta.dev())))
+        .map(|brick| (brick.path.as_str(), facts.get(&brick.path).map(|fact| fact.device)))
         .collect();
     local
         .iter()
@@ -321,8 +343,7 @@ pub fn info_text(volume: &Volume) -> String {
     text
 }
 
-fn brick_text(brick: &Brick, port: u16, is_local: bool) -> String {
-    let fsid = if is_local { rustix::fs::statvfs(brick.path.as_str()).map_or(0, |stat| stat.f_fsid) } else { 0 };
+fn brick_text(brick: &Brick, port: u16, fsid: u64) -> String {
     format!(
         "uuid={}\nhostname={}\npath={}\nreal_path={}\nlisten-port={port}\nrdma.listen-port=0\ndecommissioned=0\n\
          brick-id={}\nmount_dir={}\nsnap-status=0\nbrick-fsid={fsid}\n",
@@ -498,7 +519,7 @@ mod tests {
         let theirs = include_str!("golden/brick");
         let brick = parse_brick(Path::new("brick"), theirs, "x").unwrap();
         assert_eq!(brick_file_name(&brick), "127.1.1.1:-c-1-bricks-gv0-0");
-        let ours = brick_text(&brick, 52748, false);
+        let ours = brick_text(&brick, 52748, 0);
         let without_fsid = |text: &str| text.lines().filter(|line| !line.starts_with("brick-fsid")).count();
         assert_eq!(without_fsid(&ours), 10);
         for (ours, theirs) in ours.lines().zip(theirs.lines()).take(10) {
@@ -518,6 +539,7 @@ mod tests {
             brick.id = format!("gv0-client-{index}");
         }
         let mut state = State::default();
+        let facts = BrickFacts::default();
         state.volumes.insert(volume.name.clone(), volume.clone());
         let peer = Peer { uuid: Uuid::from_u128(2), hostnames: vec!["debian2".into()], port: 24007 };
         state.peers.insert(peer.uuid, peer);
@@ -532,7 +554,7 @@ mod tests {
             imported: true,
             introducers: Vec::new(),
         };
-        work.export(&state, &local).unwrap();
+        work.export(&state, &local, &facts).unwrap();
         assert_eq!(work.import_volumes().unwrap(), [volume]);
         assert_eq!(work.read_uuid().unwrap(), Some(local.uuid));
         assert_eq!(work.count_peers().unwrap(), 1);
@@ -542,33 +564,49 @@ mod tests {
         // Another process of ours, which does not know who wrote all this: it is put aside, whole, each time.
         for round in 1..=2 {
             let info = std::fs::read_to_string(root.join("vols/gv0/info")).unwrap();
-            WorkDir::open(&root, false).unwrap().export(&state, &local).unwrap();
+            WorkDir::open(&root, false).unwrap().export(&state, &local, &facts).unwrap();
             assert!(work.import_volumes().unwrap().is_empty());
             assert_eq!(work.count_peers().unwrap(), 0);
             let aside = root.join(format!("vols-replaced-{round}/gv0"));
             assert_eq!(std::fs::read_to_string(aside.join("info")).unwrap(), info);
             assert!(aside.join("bricks").read_dir().unwrap().count() > 0);
             assert!(root.join(format!("peers-replaced-{round}")).join(Uuid::from_u128(2).to_string()).exists());
-            work.export(&full, &local).unwrap();
+            work.export(&full, &local, &facts).unwrap();
         }
         // Of a volume of the same name, but another, likewise; what is not ours in ours stays.
         let mut other = full.clone();
         other.volumes.get_mut("gv0").unwrap().id = Uuid::from_u128(77);
-        WorkDir::open(&root, false).unwrap().export(&other, &local).unwrap();
+        WorkDir::open(&root, false).unwrap().export(&other, &local, &facts).unwrap();
         assert!(root.join("vols-replaced-3/gv0/info").exists());
         std::fs::write(root.join("vols/gv0/quota.conf"), "x").unwrap();
-        work.export(&full, &local).unwrap();
+        work.export(&full, &local, &facts).unwrap();
         assert!(!root.join("vols-replaced-4").exists());
         // What it wrote itself goes.
         std::fs::write(root.join("vols/gv0/quota.conf"), "x").unwrap();
-        work.export(&full, &local).unwrap();
+        work.export(&full, &local, &facts).unwrap();
         assert!(root.join("vols/gv0/quota.conf").exists());
-        work.export(&state, &local).unwrap();
+        work.export(&state, &local, &facts).unwrap();
         assert!(work.import_volumes().unwrap().is_empty());
         assert_eq!(work.count_peers().unwrap(), 0);
         assert!(!root.join("vols-replaced-4").exists());
         std::fs::write(root.join("glusterd.info"), "UUID=zzz\n").unwrap();
         assert!(work.read_uuid().unwrap_err().to_string().contains("UUID=zzz"));
         std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn bricks_of_one_file_system_are_counted() {
+        let mut volume = volume();
+        for brick in &mut volume.bricks {
+            brick.host_uuid = Uuid::from_u128(1);
+        }
+        let fact = |device| BrickFact { device, file_system_id: 7 };
+        let path = |index: usize| volume.bricks[index].path.clone();
+        let facts = BrickFacts::from([(path(0), fact(5)), (path(1), fact(5))]);
+        // Of the third nothing is known (yet): it counts alone.
+        let expected = BTreeMap::from([(path(0), 2), (path(1), 2), (path(2), 1)]);
+        assert_eq!(shares(&volume, Uuid::from_u128(1), &facts), expected);
+        assert_eq!(BrickFact::of("/nonexistent/brick"), None);
+        assert!(BrickFact::of("/").is_some());
     }
 }

@@ -122,6 +122,7 @@ impl Node {
     /// # Errors
     /// GlusterFS's words.
     pub async fn act_here(&self, act: &Act) -> Result<(), Failure> {
+        self.look_at_bricks().await;
         self.export();
         match act {
             Act::Created { volume } => {
@@ -272,6 +273,7 @@ impl Node {
             self.settle_membership();
             // While the log of the pool we join has not reached us, an empty state says nothing about what should run.
             if !self.store.local().joining {
+                self.look_at_bricks().await;
                 self.export();
                 self.tell_clients();
                 self.reconcile_bricks().await;

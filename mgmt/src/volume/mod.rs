@@ -1,6 +1,7 @@
 //! Volumes: the commands, and what each node does for them.
 
 pub mod create;
+pub mod facts;
 pub mod heal;
 pub mod info;
 pub mod local;
