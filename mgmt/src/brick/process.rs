@@ -224,7 +224,8 @@ mod tests {
     #[test]
     fn only_signals_that_are_taken_count() {
         // The test program leaves SIGUSR2 alone; the runtime has a handler for SIGSEGV (stack overflow).
-        assert!(!takes(std::process::id(), Signal::USR2));
+        // (All are blocked for a moment while the first thread starts another: that is not what is asked for here.)
+        assert!((0..1000).any(|_| !takes(std::process::id(), Signal::USR2)));
         assert!(takes(std::process::id(), Signal::SEGV));
         assert!(!takes(u32::MAX, Signal::SEGV));
     }
