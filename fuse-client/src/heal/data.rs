@@ -7,12 +7,15 @@ use ladrillo_translator::{Context, Dict, Fop, FopError, Gfid, Payload, Reply, Tr
 
 use super::direction::direction;
 use super::healer::{HealResult, Healed, Healer, Look, Trouble};
-use crate::translators::replicate::{HealAlgorithm, Lockee, Mask, Segment, successes};
+use crate::translators::replicate::{ChildReply, HealAlgorithm, Lockee, Mask, Sabotage, Segment, successes};
 
 struct Plan {
     look: Look,
     source: usize,
     sinks: Mask,
+    /// Copies that nobody accuses and on all of which something was under way: each may lack what its brick lost with its
+    /// power, so that most of them decide. Empty where the source alone does.
+    voters: Mask,
 }
 
 impl Healer {
@@ -33,8 +36,14 @@ impl Healer {
         let Some(plan) = plan? else { return Ok(Healed::Nothing) };
         tracing::info!(%gfid, source = plan.source, sinks = ?plan.sinks, "healing data");
         let healed = self.copy_data(context, gfid, &plan).await?;
-        let healed = self.sync_sinks(context, gfid, healed).await;
-        self.restore_times(context, &plan.look, plan.source, healed).await;
+        // Where they voted the source may have been written to as well.
+        let source = if plan.voters.is_empty() { Mask::NONE } else { Mask::only(plan.source) };
+        let synced = self.sync_sinks(context, gfid, healed | source).await;
+        if !(source - synced).is_empty() {
+            return Err(not_all_healed());
+        }
+        self.restore_times(context, &plan.look, plan.source, synced).await;
+        let healed = healed & synced;
         self.lock(context, &domain, whole).await?;
         let outcome = async {
             self.still_good(context, gfid, &plan).await?;
@@ -59,7 +68,11 @@ impl Healer {
         let sizes: Vec<u64> = of_sources().map(|copy| copy.iatt.size_bytes).collect();
         let sizes_differ = sizes.windows(2).any(|pair| pair[0] != pair[1]);
         let witnessed = sources.iter().any(|child| judged.witness.get(child).is_some_and(|count| *count != 0));
+        let mut voters = Mask::NONE;
         if sizes_differ || witnessed {
+            if sources.count() > 2 && !self.replicate.is_sabotaged(Sabotage::HealFromWrongSource) {
+                voters = sources;
+            }
             // Something was under way on the good copies: the biggest, then the one that saw most, then the newest.
             let best = of_sources().max_by_key(|copy| {
                 let witness = judged.witness.get(copy.child).copied().unwrap_or(0);
@@ -79,7 +92,7 @@ impl Healer {
         if successes(&replies) != sinks {
             return Err(not_all_healed());
         }
-        Ok(Some(Plan { look, source, sinks }))
+        Ok(Some(Plan { look, source, sinks, voters }))
     }
 
     /// Copies what differs. Answers the sinks that took all of it.
@@ -117,6 +130,9 @@ impl Healer {
         let len = u32::try_from(window).unwrap_or(u32::MAX);
         let mut differ = *healed;
         let had_data = |child: usize| plan.look.copy(child).map(|copy| copy.iatt.size_bytes).unwrap_or(0);
+        if !plan.voters.is_empty() {
+            return self.vote_on_piece(context, file, offset, len, plan, healed).await;
+        }
         let compare: Mask = match self.replicate.settings.heal_algorithm {
             HealAlgorithm::Full => Mask::NONE,
             HealAlgorithm::Diff => differ,
@@ -156,6 +172,53 @@ impl Healer {
         Ok(())
     }
 
+    /// Brings a piece to what most of the voters have, byte by byte; where no value has a majority, to the source's.
+    async fn vote_on_piece(
+        &self,
+        context: &Context,
+        file: File,
+        offset: u64,
+        len: u32,
+        plan: &Plan,
+        healed: &mut Mask,
+    ) -> HealResult<()> {
+        let others = *healed - plan.voters;
+        let sum = Fop::Rchecksum { file, offset, len, xdata: Dict::new() };
+        let sums = self.replicate.send(plan.voters | others, context, |_| sum.clone()).await;
+        let strong = |reply: &ChildReply| match reply {
+            (_, Ok(Reply::Rchecksum { strong, .. })) if !strong.is_empty() => Some(strong.clone()),
+            _ => None,
+        };
+        let first = sums.first().and_then(strong);
+        if first.is_some() && sums.iter().all(|reply| strong(reply) == first) {
+            return Ok(());
+        }
+        let read = Fop::Read { file, offset, size_bytes: len, flags: 0, xdata: Dict::new() };
+        let mut pieces: Vec<(usize, Payload)> = Vec::new();
+        for (child, reply) in self.replicate.send(plan.voters, context, |_| read.clone()).await {
+            match reply? {
+                Reply::Read { data, .. } => pieces.push((child, data)),
+                _ => return Err(FopError::new(EIO, "a brick's answer to a read is of another kind").into()),
+            }
+        }
+        // The source's first: it decides where there is no majority.
+        pieces.sort_by_key(|(child, _)| *child != plan.source);
+        let voted = majority(&pieces.iter().map(|(_, data)| data.as_slice()).collect::<Vec<_>>());
+        let differ: Mask =
+            pieces.iter().filter(|(_, data)| data.as_slice() != voted.as_slice()).map(|(child, _)| *child).collect();
+        let targets = (differ & (*healed | Mask::only(plan.source))) | others;
+        if voted.is_empty() || targets.is_empty() {
+            return Ok(());
+        }
+        let missed =
+            targets - self.write_piece(context, file, offset, &Payload::from_bytes(voted.into()), targets).await;
+        if missed.has(plan.source) {
+            return Err(not_all_healed());
+        }
+        *healed -= missed;
+        Ok(())
+    }
+
     async fn write_piece(&self, context: &Context, file: File, offset: u64, data: &Payload, sinks: Mask) -> Mask {
         let write = Fop::Write { file, offset, data: data.clone(), flags: 0, xdata: Dict::new() };
         let replies = self.replicate.send(sinks, context, |_| write.clone()).await;
@@ -192,6 +255,32 @@ impl Healer {
     }
 }
 
+/// Byte by byte what most of `copies` have, else what the first has; where a copy ends it has zeros.
+fn majority(copies: &[&[u8]]) -> Vec<u8> {
+    let len = copies.iter().map(|copy| copy.len()).max().unwrap_or(0);
+    let at = |copy: &[u8], index: usize| copy.get(index).copied().unwrap_or(0);
+    let vote = |index: usize| {
+        let agree = |byte: u8| copies.iter().filter(|copy| at(copy, index) == byte).count();
+        let mut values = copies.iter().map(|copy| at(copy, index));
+        let winner = values.find(|byte| agree(*byte) * 2 > copies.len());
+        winner.or_else(|| copies.first().map(|copy| at(copy, index))).unwrap_or(0)
+    };
+    (0..len).map(vote).collect()
+}
+
 fn not_all_healed() -> Trouble {
     Trouble::NotNow(FopError::new(ENOTCONN, "not all copies could be healed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_decide_each_byte() {
+        assert_eq!(majority(&[b"old old", b"new!old", b"new!"]), b"new!old");
+        assert_eq!(majority(&[b"a", b"b", b"c"]), b"a");
+        assert_eq!(majority(&[b"ab", b"a", b"a"]), b"a\0");
+        assert!(majority(&[]).is_empty());
+    }
 }
