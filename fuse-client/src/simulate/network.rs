@@ -248,6 +248,8 @@ impl Link {
         }
         let Some(session) = self.brick.connect(self) else { return false };
         let files: Vec<(FdId, Opened)> = self.state.lock().files.iter().map(|(fd, open)| (*fd, *open)).collect();
+        let context = Context::root().with_client(session);
+        let mut reopened = Vec::new();
         for (fd, open) in files {
             self.world.delay_us(50, 500).await;
             let Some(locks) = self.brick.serving(session) else { return false };
@@ -255,27 +257,28 @@ impl Link {
                 true => Fop::Opendir { gfid: open.gfid, fd, xdata: Dict::new() },
                 false => Fop::Open { gfid: open.gfid, flags: open.flags & !ONCE, fd, xdata: Dict::new() },
             };
-            let context = Context::root().with_client(session);
             let is_bad = locks.submit(&context, fop).await.is_err();
-            let is_released = match self.state.lock().files.get_mut(&fd) {
-                Some(known) => {
-                    known.is_bad = is_bad;
-                    false
-                }
-                None => true,
-            };
-            if is_released {
-                let file = File { gfid: open.gfid, fd: Some(fd) };
-                let _ = locks.submit(&context, Fop::Release { file }).await;
+            if let Some(known) = self.state.lock().files.get_mut(&fd) {
+                known.is_bad = is_bad;
             }
+            reopened.push((fd, open));
         }
-        let is_dead = {
+        // A release goes to the brick from when the session is there; what was released before that is closed here.
+        let (is_dead, released) = {
             let mut state = self.state.lock();
             if !state.is_dead {
                 state.session = Some(session);
             }
-            state.is_dead
+            reopened.retain(|(fd, _)| !state.files.contains_key(fd));
+            (state.is_dead, reopened)
         };
+        for (fd, open) in released {
+            let Some(locks) = self.brick.serving(session) else { break };
+            let file = File { gfid: open.gfid, fd: Some(fd) };
+            let fop = if open.is_dir { Fop::Releasedir { file } } else { Fop::Release { file } };
+            // A brick that is gone has forgotten the file as well.
+            let _ = locks.submit(&context, fop).await;
+        }
         if is_dead || self.brick.serving(session).is_none() {
             self.brick.forget(session);
             self.state.lock().session = None;
