@@ -101,6 +101,10 @@ impl Replicate {
             self.entry_post_op(own, shape, on, Mask::NONE, -dirtied, Names::Leave).await;
             return Err(FopError::new(EIO, format!("{}: no good copy of a directory is up", self.name)));
         }
+        if good.iter().any(|good| !(on - *good).is_empty()) && !self.can_rename(own, fop, on, &good).await {
+            self.entry_post_op(own, shape, on, Mask::NONE, -dirtied, Names::Leave).await;
+            return Err(self.no_quorum());
+        }
         let replies = self.send_all(on, context, fop).await;
         *opened = super::super::fops::successes(&replies);
         let mut verdict = self.verdict(&replies, self.view().kept_since(&locked.since, on));
@@ -170,6 +174,39 @@ impl Replicate {
         let replies = replies.into_iter().filter(|(child, reply)| voices.has(*child) && reply.is_ok()).collect();
         answer.give(self.first_success(replies, gfid));
         Ok(())
+    }
+
+    /// Under the names' locks, where copies in `on` are stale: whether a quorum can carry out the rename `fop` (anything
+    /// else: yes). Too few would fail it, and the good copy, alone with it, would have lost the inode that it replaces:
+    /// maybe the only copy with all that was written to it. `good` has the good copies of both directories.
+    async fn can_rename(&self, own: &Context, fop: &Fop, on: Mask, good: &[Mask]) -> bool {
+        let Fop::Rename { from, to, .. } = fop else { return true };
+        let (from, to) = futures::join!(self.inodes_at(own, from, on), self.inodes_at(own, to, on));
+        let at = |seen: &[(usize, Option<Iatt>)], wanted: usize| -> Option<Iatt> {
+            seen.iter().find(|(child, _)| *child == wanted).and_then(|(_, iatt)| iatt.clone())
+        };
+        let Some(truth) = good.first().and_then(|good| good.first()).and_then(|child| at(&from, child)) else {
+            // The good copy refuses, for a reason that the caller is to hear.
+            return true;
+        };
+        let is_able = |child: &usize| {
+            let Some(moved) = at(&from, *child) else { return false };
+            let replaced = at(&to, *child);
+            let told = to.iter().any(|(other, _)| other == child);
+            told && moved.gfid == truth.gfid && replaced.is_none_or(|iatt| iatt.is_dir() == truth.is_dir())
+        };
+        self.has_quorum(on.iter().filter(is_able).collect())
+    }
+
+    /// What each of `children` has at `entry`; who could not tell is left out.
+    async fn inodes_at(&self, context: &Context, entry: &Entry, children: Mask) -> Vec<(usize, Option<Iatt>)> {
+        let fop = Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry.clone()), xdata: Dict::new() };
+        let told = |(child, reply): ChildReply| match reply {
+            Ok(Reply::Lookup { iatt, .. }) => Some((child, Some(*iatt))),
+            Err(error) if error.errno == ENOENT => Some((child, None)),
+            _ => None,
+        };
+        self.send(children, context, |_| fop.clone()).await.into_iter().filter_map(told).collect()
     }
 
     /// Closes `fd` where a create opened it in vain.
