@@ -115,6 +115,19 @@ impl Healer {
         }
     }
 
+    /// The same for a full crawl, which looks at xattrs as well: a client that died, or lost its bricks, between a change
+    /// of one and its marks left none, as with all bricks there attributes are not marked beforehand.
+    pub async fn heal_thoroughly(&self, gfid: Gfid) -> HealResult {
+        let done = self.heal(gfid).await?;
+        if done == Healed::Gone || self.xattrs_agree(gfid).await? {
+            return Ok(done);
+        }
+        Ok(match self.heal_metadata(gfid).await? {
+            Healed::Done => Healed::Done,
+            _ => done,
+        })
+    }
+
     /// Looks at `gfid` on all children. `None`: none has it.
     ///
     /// # Errors

@@ -87,6 +87,12 @@ impl Healer {
             .map(|copy| copy.child)
     }
 
+    /// Whether all copies have the same xattrs, seen without a lock.
+    pub(crate) async fn xattrs_agree(&self, gfid: Gfid) -> HealResult<bool> {
+        let all = self.xattrs_of_all(&self.context(), gfid).await?;
+        Ok(all.windows(2).all(|pair| pair[0] == pair[1]))
+    }
+
     async fn xattrs_of_all(&self, context: &Context, gfid: Gfid) -> HealResult<Vec<Xattrs>> {
         let fop = Fop::Getxattr { gfid, name: Bytes::new(), xdata: Dict::new() };
         let mut all = Vec::new();

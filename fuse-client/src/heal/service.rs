@@ -283,7 +283,7 @@ impl HealService {
             if self.is_stopped() {
                 return;
             }
-            self.count(directory, self.healer.heal(directory).await);
+            self.count(directory, self.healer.heal_thoroughly(directory).await);
             for child in everyone.iter() {
                 if let Err(trouble) = self.crawl_directory(&context, child, directory, &mut left).await {
                     self.count(directory, Err(trouble));
@@ -316,7 +316,7 @@ impl HealService {
                     if is_dir && left.len() < MAX_CRAWL {
                         left.push(gfid);
                     } else {
-                        self.count(gfid, self.healer.heal(gfid).await);
+                        self.count(gfid, self.healer.heal_thoroughly(gfid).await);
                     }
                 }
             }
