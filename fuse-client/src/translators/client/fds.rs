@@ -21,6 +21,8 @@ const CREATION_FLAGS: u32 = (libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC) as u3
 #[derive(Default)]
 pub(super) struct Fds {
     open: papaya::HashMap<FdId, Arc<OpenFd>>,
+    /// Released here, and not on the brick yet: session and number.
+    orphans: Mutex<Vec<(u64, Arc<OpenFd>, FdId)>>,
 }
 
 pub(super) struct OpenFd {
@@ -58,15 +60,29 @@ impl Fds {
         state.remote.take().filter(|(session, _)| *session == epoch).map(|(_, number)| number)
     }
 
-    /// Forgets `fd`. Gives back the file, and its number in session `epoch`, to release it there.
-    pub fn release(&self, fd: FdId, epoch: u64) -> Option<(Arc<OpenFd>, FdId)> {
+    /// Forgets `fd`. What it has open on the brick is for [`Fds::take_orphans`] from now on: of a file that was opened
+    /// again by a session that is still opening others, the brick can be told only when that is done.
+    pub fn release(&self, fd: FdId) {
         let open = self.open.pin();
-        let file = open.remove(&fd)?.clone();
+        let Some(file) = open.remove(&fd) else { return };
         let mut state = file.state.lock();
         state.released = true;
-        let (session, number) = state.remote.take()?;
-        drop(state);
-        (session == epoch).then_some((file, number))
+        if let Some((session, number)) = state.remote.take() {
+            drop(state);
+            self.orphans.lock().push((session, file.clone(), number));
+        }
+    }
+
+    /// What is to be released on the brick in session `epoch`. Those of earlier sessions went with them; there are never
+    /// more than files were open when the last one ended.
+    pub fn take_orphans(&self, epoch: u64) -> Vec<(Arc<OpenFd>, FdId)> {
+        let mut orphans = self.orphans.lock();
+        let (due, later) = std::mem::take(&mut *orphans)
+            .into_iter()
+            .filter(|(session, ..)| *session >= epoch)
+            .partition::<Vec<_>, _>(|(session, ..)| *session == epoch);
+        *orphans = later;
+        due.into_iter().map(|(_, file, number)| (file, number)).collect()
     }
 
     /// The number of `fd` in session `epoch` for a fop of `kind`.

@@ -296,6 +296,7 @@ impl Inner {
             tracing::warn!(client = %self.name, "connected, but the brick's storage is down");
             self.tell(Event::Connecting);
         }
+        self.release_orphans(session, &Context::root()).await;
     }
 
     fn set_up(&self, up: bool) {
@@ -418,11 +419,18 @@ impl Inner {
 
     /// Forgets an open file, here and on the brick.
     async fn release(&self, context: &Context, fd: FdId) {
+        self.fds.release(fd);
+        // Without a session the next one does it, or the brick has forgotten the file with the last.
         let session = self.session.read().clone();
-        let open = self.fds.release(fd, session.as_ref().map_or(0, |session| session.epoch));
-        if let (Some(session), Some((file, number))) = (session, open) {
-            let directory = file.directory;
-            self.release_number(&session, context, File { gfid: file.gfid, fd: Some(number) }, directory).await;
+        if let Some(session) = session {
+            self.release_orphans(&session, context).await;
+        }
+    }
+
+    async fn release_orphans(&self, session: &Session, context: &Context) {
+        for (file, number) in self.fds.take_orphans(session.epoch) {
+            let on_brick = File { gfid: file.gfid, fd: Some(number) };
+            self.release_number(session, context, on_brick, file.directory).await;
         }
     }
 

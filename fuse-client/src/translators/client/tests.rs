@@ -496,6 +496,30 @@ fn descriptors_survive_a_reconnect() {
 }
 
 #[test]
+fn what_is_released_while_others_are_opened_again_is_closed_on_the_brick() {
+    test(|time| async move {
+        let world = World::connected(&time).await;
+        world.open(7, libc::O_RDWR).await.unwrap();
+        world.submit(Fop::Opendir { gfid: Gfid::ROOT, fd: FdId(8), xdata: Dict::new() }).await.unwrap();
+        world.brick.borrow_mut().silent = Some(FopKind::Opendir);
+        world.network.cut(&brick_address());
+        while world.brick.borrow().open.len() != 1 {
+            time.sleep(Duration::from_millis(10)).await;
+        }
+        time.sleep(Duration::from_millis(100)).await;
+        let ups = || world.parent.events.lock().iter().filter(|event| event.starts_with("Up")).count();
+        assert_eq!(ups(), 1, "the directory is still being opened");
+        world.submit(Fop::Release { file: File { gfid: GFID, fd: Some(FdId(7)) } }).await.unwrap();
+        while ups() < 2 {
+            time.sleep(Duration::from_secs(10)).await;
+        }
+        time.sleep(Duration::from_secs(1)).await;
+        assert!(world.brick.borrow().open.is_empty(), "released on the brick");
+        assert_eq!(world.client.open_files(), 1);
+    });
+}
+
+#[test]
 fn what_cannot_be_opened_again_goes_anonymously_or_says_so() {
     test(|time| async move {
         let world = World::connected(&time).await;
