@@ -17,11 +17,13 @@ mod random;
 mod record;
 mod workload;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ladrillo_translator::memory::Snapshot;
 use ladrillo_translator::{Gfid, Options, Parent, Runtime, Translator};
 use parking_lot::Mutex;
 
@@ -365,13 +367,46 @@ impl World {
         self.fault(|| format!("brick {number} {}", if power { "loses power" } else { "is killed" }));
         let kept = random.below(101);
         let mut keeps = || !power || random.chance(kept);
+        let before = power.then(|| brick.memory.snapshot());
         brick.crash(&mut keeps);
+        if let Some(before) = before {
+            self.expose_lost(number, &before);
+        }
         let pause = Duration::from_millis(random.between(100, 8000));
         let (brick, handle) = (Arc::clone(brick), self.handle.clone());
         self.handle.spawn(Box::pin(async move {
             handle.sleep(pause).await;
             brick.restart();
         }));
+    }
+
+    /// Notes what brick `number` lost of files that had, with its own, two good copies (those nobody accuses): of two
+    /// that differ and accuse nobody no mark can tell which is right.
+    fn expose_lost(&self, number: usize, before: &Snapshot) {
+        let mut accused: BTreeMap<Gfid, BTreeSet<usize>> = BTreeMap::new();
+        for (gfid, key, value) in self.bricks.iter().flat_map(|brick| brick.memory.marks()) {
+            // The first counter is the contents'.
+            let missed = value.iter().take(4).any(|byte| *byte != 0);
+            let whom = (0..BRICKS).find(|child| key.ends_with(format!(".gv0-client-{child}").as_bytes()));
+            if let (true, Some(whom)) = (missed, whom) {
+                accused.entry(gfid).or_default().insert(whom);
+            }
+        }
+        let now = self.handle.tick();
+        for (path, node) in &self.bricks[number].memory.snapshot().nodes {
+            let Some(old) = before.nodes.get(path) else { continue };
+            let Some(bad) = accused.get(&node.gfid) else { continue };
+            if bad.contains(&number) || BRICKS - bad.len() != 2 {
+                continue;
+            }
+            let differ = |at: &usize| node.data.get(*at) != old.data.get(*at);
+            let len = node.data.len().max(old.data.len());
+            if let (Some(first), Some(last)) = ((0..len).find(differ), (0..len).rfind(differ)) {
+                let found = (first..=last).map(|at| node.data.get(at).copied().unwrap_or(0)).collect();
+                self.note(|| format!("of two good copies brick {number} lost {first}..={last} of {}", node.gfid));
+                self.record.lock().expose(node.gfid, first, found, now);
+            }
+        }
     }
 
     async fn repair(&self, clients: &[Client], healers: &[Client]) {

@@ -18,6 +18,15 @@ struct Change {
     acknowledged: Option<u64>,
 }
 
+/// Bytes that may have gone back to what a disk had: see [`Record::expose`].
+#[derive(Clone, Debug)]
+struct Exposed {
+    start: usize,
+    /// What the disk has from `start` on.
+    found: Vec<u8>,
+    when: u64,
+}
+
 /// What an application knows of a name that it alone changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
@@ -38,6 +47,7 @@ pub struct Ticket {
 #[derive(Debug, Default)]
 pub struct Record {
     changes: BTreeMap<Gfid, Vec<Change>>,
+    exposed: BTreeMap<Gfid, Vec<Exposed>>,
     /// Names of directories that one application owns; what is unknown (an operation that failed midway) is not there.
     names: BTreeMap<(Gfid, Name), Known>,
     /// Attributes, by inode and attribute ("mode" or an xattr's name), of files that one application owns.
@@ -81,6 +91,13 @@ impl Record {
         if let Some(change) = self.changes.get_mut(&ticket.gfid).and_then(|changes| changes.get_mut(ticket.at)) {
             change.acknowledged = Some(now);
         }
+    }
+
+    /// One of two good copies lost with its power what was not fsynced: `found` is what it has from `start` on now. Which
+    /// of the two is right no mark can tell (docs/simulator.md), so either may be found, unless something that was
+    /// acknowledged later is there.
+    pub fn expose(&mut self, gfid: Gfid, start: usize, found: Vec<u8>, now: u64) {
+        self.exposed.entry(gfid).or_default().push(Exposed { start, found, when: now });
     }
 
     /// What is known of an owned name.
@@ -128,7 +145,7 @@ impl Record {
         }
         for (gfid, changes) in &self.changes {
             if let Some((path, node)) = by_gfid.get(gfid)
-                && let Some(what) = lost_change(changes, &node.data)
+                && let Some(what) = lost_change(changes, self.exposed.get(gfid).map_or(&[], Vec::as_slice), &node.data)
             {
                 broken.push(format!("{} ({gfid}): {what}", String::from_utf8_lossy(path)));
             }
@@ -174,7 +191,7 @@ impl Record {
 }
 
 /// Which byte is not what any order of the acknowledged and possible changes can have left.
-fn lost_change(changes: &[Change], data: &[u8]) -> Option<String> {
+fn lost_change(changes: &[Change], exposed: &[Exposed], data: &[u8]) -> Option<String> {
     let reach = changes.iter().filter(|c| c.end != usize::MAX).map(|c| c.end).max().unwrap_or(0);
     for at in 0..reach.max(data.len()) {
         let found = data.get(at).copied().unwrap_or(0);
@@ -185,7 +202,12 @@ fn lost_change(changes: &[Change], data: &[u8]) -> Option<String> {
             None => found == 0 || over().any(|c| c.value == found),
             Some(newest) => over().any(|c| c.value == found && c.acknowledged.is_none_or(|end| end >= newest)),
         };
-        if !allowed {
+        let went_back = || {
+            let last = over().filter_map(|c| c.acknowledged).max().unwrap_or(0);
+            let there = |e: &Exposed| at.checked_sub(e.start).and_then(|at| e.found.get(at)) == Some(&found);
+            exposed.iter().any(|e| last <= e.when && there(e))
+        };
+        if !allowed && !went_back() {
             let expected: Vec<u8> = over()
                 .filter(|c| c.acknowledged.is_none_or(|end| newest.is_none_or(|newest| end >= newest)))
                 .map(|c| c.value)
@@ -207,22 +229,34 @@ mod tests {
     #[test]
     fn an_acknowledged_write_must_be_there() {
         let changes = [change(0, 2, 1, 1, Some(2)), change(1, 3, 2, 3, Some(4))];
-        assert_eq!(lost_change(&changes, &[1, 2, 2]), None);
-        assert!(lost_change(&changes, &[1, 1, 2]).is_some(), "overwritten, yet back");
-        assert!(lost_change(&changes, &[1, 2]).is_some(), "cut off");
-        assert!(lost_change(&changes, &[1, 2, 2, 9]).is_some(), "nobody wrote that");
+        assert_eq!(lost_change(&changes, &[], &[1, 2, 2]), None);
+        assert!(lost_change(&changes, &[], &[1, 1, 2]).is_some(), "overwritten, yet back");
+        assert!(lost_change(&changes, &[], &[1, 2]).is_some(), "cut off");
+        assert!(lost_change(&changes, &[], &[1, 2, 2, 9]).is_some(), "nobody wrote that");
     }
 
     #[test]
     fn what_overlapped_in_time_or_failed_may_be_either() {
         let changes = [change(0, 1, 1, 1, Some(4)), change(0, 1, 2, 2, Some(3))];
-        assert_eq!(lost_change(&changes, &[1]), None);
-        assert_eq!(lost_change(&changes, &[2]), None);
-        assert!(lost_change(&changes, &[0]).is_some());
+        assert_eq!(lost_change(&changes, &[], &[1]), None);
+        assert_eq!(lost_change(&changes, &[], &[2]), None);
+        assert!(lost_change(&changes, &[], &[0]).is_some());
         let changes = [change(0, 1, 1, 1, None), change(0, 1, 2, 5, Some(6))];
-        assert_eq!(lost_change(&changes, &[1]), None, "a failed write may happen late");
+        assert_eq!(lost_change(&changes, &[], &[1]), None, "a failed write may happen late");
         let truncated = [change(0, 4, 1, 1, Some(2)), change(2, usize::MAX, 0, 3, Some(4))];
-        assert_eq!(lost_change(&truncated, &[1, 1]), None);
-        assert!(lost_change(&truncated, &[1, 1, 1, 1]).is_some());
+        assert_eq!(lost_change(&truncated, &[], &[1, 1]), None);
+        assert!(lost_change(&truncated, &[], &[1, 1, 1, 1]).is_some());
+    }
+
+    #[test]
+    fn what_one_of_two_good_copies_lost_may_be_found_until_it_is_overwritten() {
+        let lost = [Exposed { start: 1, found: vec![1], when: 5 }];
+        let changes = [change(0, 2, 1, 1, Some(2)), change(0, 2, 2, 3, Some(4))];
+        assert_eq!(lost_change(&changes, &lost, &[2, 1]), None);
+        assert_eq!(lost_change(&changes, &lost, &[2, 2]), None);
+        assert!(lost_change(&changes, &lost, &[1, 2]).is_some(), "that byte was not lost");
+        assert!(lost_change(&changes, &lost, &[2, 0]).is_some(), "the disk had something else");
+        let later = [changes[0].clone(), changes[1].clone(), change(0, 2, 3, 4, Some(6))];
+        assert!(lost_change(&later, &lost, &[3, 1]).is_some(), "acknowledged without the copy that lost it");
     }
 }
