@@ -120,6 +120,34 @@ fn names_made_while_a_brick_was_away_are_seen_and_those_removed_are_not() {
 }
 
 #[test]
+fn a_rename_that_a_stale_copy_cannot_do_replaces_nothing() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let target = client.create(Gfid::ROOT, "target").await.unwrap();
+        client.write(target, 0, b"old").await.unwrap();
+        client.wires[1].cut();
+        client.create(Gfid::ROOT, "new").await.unwrap();
+        client.write(target, 0, b"all").await.unwrap();
+        pass(SETTLE).await;
+        client.wires[1].mend();
+        client.wires[2].cut();
+        pass(SETTLE).await;
+        // The first brick is the only good copy of both; the second has no "new".
+        let rename = || Fop::Rename { from: at(Gfid::ROOT, "new"), to: at(Gfid::ROOT, "target"), xdata: Dict::new() };
+        assert_eq!(client.ask(rename()).await.unwrap_err().errno, ENOTCONN);
+        let kept =
+            world.disks[0].snapshot().nodes.get(b"/target".as_slice()).map(|node| (node.gfid, node.data.clone()));
+        assert_eq!(kept, Some((target.gfid, "all".into())));
+        // What all that are there can do is done.
+        client.wires[2].mend();
+        client.wires[1].cut();
+        pass(SETTLE).await;
+        client.ask(rename()).await.unwrap();
+    });
+}
+
+#[test]
 fn contention_ends_the_eager_lock_at_once() {
     let world = bricks(3);
     let (one, two) = (world.client(Options::new()), world.client(Options::new()));
