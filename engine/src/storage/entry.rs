@@ -185,12 +185,13 @@ impl Brick {
                 }
             }
         }
-        sys::set_xattr(&fd, GFID_KEY.as_bytes(), &gfid.0, XattrFlags::CREATE)
-            .explain(|| format!("{}: setting {GFID_KEY}", what()))?;
-        self.make_handle(gfid, kind, &fd, entry.parent, &entry.name)?;
+        // The name before the gfid: a brick killed in between is completed by a lookup, which would not know of the name.
         if self.options.gfid2path && kind != FileType::Directory {
             self.record_name(&fd, entry);
         }
+        sys::set_xattr(&fd, GFID_KEY.as_bytes(), &gfid.0, XattrFlags::CREATE)
+            .explain(|| format!("{}: setting {GFID_KEY}", what()))?;
+        self.make_handle(gfid, kind, &fd, entry.parent, &entry.name)?;
         if let Some(known) = self.inodes.get_any(gfid) {
             // A leftover of an inode with this gfid whose place this one takes.
             self.inodes.remove(&known);
