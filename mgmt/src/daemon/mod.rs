@@ -10,6 +10,7 @@ pub mod server;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
@@ -67,7 +68,7 @@ async fn run_on(config: Config, ready: &mut dyn FnMut() -> Result<(), String>) -
     let imported = if local.imported { Vec::new() } else { import(&work)? };
     store.with_state(|state| work.trust(state));
 
-    let tcp = listen(&config)?;
+    let tcp = listen(&config).await?;
     let unix = listen_unix(&config)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
@@ -163,21 +164,33 @@ async fn introduce(node: &Node, imported: Vec<crate::state::model::Volume>) -> R
     Ok(())
 }
 
-fn listen(config: &Config) -> Result<Listener, String> {
+/// How long a start waits for its port. The kernel takes apart the rings of a killed process after its parent has
+/// reaped it, and an accept in flight holds the listening socket until then: a glusterd started again at once finds
+/// the port of its own predecessor still taken.
+const PORT_WAIT: Duration = Duration::from_secs(3);
+
+async fn listen(config: &Config) -> Result<Listener, String> {
     let address = SocketAddr::new(config.listen_address(), config.port);
-    let outcome = match Listener::tcp(address) {
-        // A machine without IPv6.
-        Err(error) if config.bind.is_none() && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            Listener::tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), config.port))
+    let deadline = Instant::now() + PORT_WAIT;
+    loop {
+        let outcome = match Listener::tcp(address) {
+            // A machine without IPv6.
+            Err(error) if config.bind.is_none() && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                Listener::tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), config.port))
+            }
+            other => other,
+        };
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if Instant::now() >= deadline {
+                    let (port, ip) = (config.port, address.ip());
+                    return Err(format!("port {port} of {ip} is in use: does another glusterd run?"));
+                }
+            }
+            other => return other.map_err(|error| format!("{address}: {error}")),
         }
-        other => other,
-    };
-    outcome.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("port {} of {} is in use: does another glusterd run?", config.port, address.ip())
-        }
-        _ => format!("{address}: {error}"),
-    })
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn listen_unix(config: &Config) -> Result<Listener, String> {
