@@ -1,8 +1,8 @@
 //! A brick's volfile, made into a graph of translators.
 //!
-//! storage/posix, features/locks, features/index and access-control do work here. The others of a stock brick volfile
-//! change nothing while they are off and are passed over; one that is on is refused by name, so that nobody believes
-//! in a quota or a journal that is not kept.
+//! storage/posix and what stands in `translators` do work here. The others of a stock brick volfile change nothing while
+//! they are off and are passed over; one that is on is refused by name, so that nobody believes in a quota or a journal
+//! that is not kept.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,10 @@ use parking_lot::RwLock;
 use crate::host_names::HostNames;
 use crate::storage::{Brick, Offload, Storage, StorageOptions};
 use crate::translators::access_control::AccessControl;
+use crate::translators::arbiter::Arbiter;
 use crate::translators::index::Index;
+use crate::translators::read_only::ReadOnly;
+use crate::translators::worm::Worm;
 
 /// The translators of a brick process.
 pub struct Graph {
@@ -31,9 +34,14 @@ pub struct Graph {
     names: Vec<String>,
     volume_id: Option<Gfid>,
     up: Arc<Up>,
+    /// By name: what takes changed options while it runs.
+    tunable: HashMap<String, Tune>,
     /// What was passed over, for the log.
     pub passed: Vec<String>,
 }
+
+/// Takes changed options of one translator, or says why not and changes nothing.
+type Tune = Box<dyn Fn(&Options) -> Result<(), String> + Send + Sync>;
 
 #[derive(Default)]
 struct Up(AtomicBool);
@@ -67,15 +75,13 @@ pub enum GraphError {
 }
 
 /// Translators that are off unless this option is on.
-const SWITCHED: [(&str, &[&str]); 13] = [
+const SWITCHED: [(&str, &[&str]); 11] = [
     ("features/marker", &["quota", "inode-quota", "xtime", "gsync-force-xtime"]),
     ("features/quota", &["server-quota"]),
     ("features/barrier", &["barrier"]),
     ("features/changelog", &["changelog", "active"]),
     ("features/bitrot-stub", &["bitrot"]),
     ("features/leases", &["leases"]),
-    ("features/read-only", &["read-only"]),
-    ("features/worm", &["worm", "worm-file-level"]),
     ("features/trash", &["trash", "trash-internal-op"]),
     ("features/sdfs", &["pass-through-off"]),
     ("features/namespace", &[]),
@@ -127,14 +133,32 @@ impl Graph {
         let mut all = vec![current.clone()];
         let mut locks = None;
         let mut passed = Vec::new();
+        let mut tunable: HashMap<String, Tune> = HashMap::new();
         for node in chain.iter().rev() {
             match node.kind.as_str() {
+                "features/arbiter" => current = Arc::new(Arbiter::new(&node.name, current)),
+                "features/read-only" => {
+                    let made = Arc::new(ReadOnly::new(&node.name, &node.options, current).map_err(|e| wrong(node, e))?);
+                    current = made.clone();
+                    tunable.insert(node.name.clone(), Box::new(move |options| made.reconfigure(options)));
+                }
+                "features/worm" => {
+                    let made = Worm::new(&node.name, &node.options, runtime.clone(), current);
+                    let made = Arc::new(made.map_err(|e| wrong(node, e))?);
+                    current = made.clone();
+                    tunable.insert(node.name.clone(), Box::new(move |options| made.reconfigure(options)));
+                }
                 "features/locks" => {
                     let relevant = known(&node.options, ladrillo_translator::locks::OPTIONS);
                     let made = Locks::new(&*node.name, current, &relevant, runtime.clone())
                         .map_err(|e| wrong(node, e.to_string()))?;
                     locks = Some(made.clone());
-                    current = made;
+                    current = made.clone();
+                    let tune = move |options: &Options| {
+                        made.reconfigure(&known(options, ladrillo_translator::locks::OPTIONS))
+                            .map_err(|e| e.to_string())
+                    };
+                    tunable.insert(node.name.clone(), Box::new(tune));
                 }
                 "features/index" => {
                     current = Arc::new(
@@ -186,6 +210,7 @@ impl Graph {
             names,
             volume_id,
             up,
+            tunable,
             passed,
         })
     }
@@ -215,8 +240,8 @@ impl Graph {
         &self.hosts
     }
 
-    /// Takes what a new volfile changes in translators that can change while they run: who may connect, and how locks tell of
-    /// contention. Returns the names of the volumes whose other changes wait for the next start.
+    /// Takes what a new volfile changes in translators that can change while they run. Returns the names of the volumes whose
+    /// changes wait for the next start.
     ///
     /// # Errors
     /// An option that cannot be; nothing of that translator is changed then.
@@ -229,15 +254,12 @@ impl Graph {
                     self.hosts.take(&node.options);
                     *self.server_options.write() = node.options.clone();
                 }
-                "features/locks" => {
-                    if let Some(locks) = &self.locks {
-                        let relevant = known(&node.options, ladrillo_translator::locks::OPTIONS);
-                        locks.reconfigure(&relevant).map_err(|e| wrong(node, e.to_string()))?;
-                    }
-                }
                 _ if OBSERVERS.contains(&node.kind.as_str()) => {}
-                _ if old.get(&node.name) != Some(node) => waiting.push(node.name.clone()),
-                _ => {}
+                _ if old.get(&node.name) == Some(node) => {}
+                _ => match self.tunable.get(&node.name) {
+                    Some(tune) => tune(&node.options).map_err(|e| wrong(node, e))?,
+                    None => waiting.push(node.name.clone()),
+                },
             }
         }
         Ok(waiting)

@@ -1,4 +1,9 @@
 //! Brick-side translators, each named with GlusterFS's own word.
 
 pub mod access_control;
+pub mod arbiter;
 pub mod index;
+pub mod read_only;
+#[cfg(test)]
+mod testing;
+pub mod worm;
