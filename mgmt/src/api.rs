@@ -22,7 +22,11 @@ pub enum Request {
     PoolList,
     VolumeCreate {
         name: String,
+        /// Copies of each file, an arbiter's included; 1 = plain.
         replica: u32,
+        /// 1 = the last brick of each set keeps names and marks only.
+        #[serde(default)]
+        arbiter: u32,
         bricks: Vec<BrickName>,
         transport: String,
         force: bool,
@@ -138,7 +142,11 @@ pub struct VolumeInfo {
     pub id: String,
     /// 0 Created, 1 Started, 2 Stopped.
     pub status: i32,
+    /// Copies of each file, an arbiter's included.
     pub replica: u32,
+    /// Arbiters among them: 0 or 1, the last of each set.
+    #[serde(default)]
+    pub arbiter: u32,
     pub bricks: Vec<BrickInfo>,
     pub transport: String,
     /// Reconfigured options, in GlusterFS's order.

@@ -205,6 +205,7 @@ impl Pool {
             Request::VolumeCreate {
                 name: "gv0".to_owned(),
                 replica: nodes.len() as u32,
+                arbiter: 0,
                 bricks: nodes.iter().map(|node| self.brick(*node, "brick")).collect(),
                 transport: "tcp".to_owned(),
                 force: true,
@@ -301,6 +302,7 @@ fn inside_a_pool_of_three() {
     let overlap = Request::VolumeCreate {
         name: "other".into(),
         replica: 1,
+        arbiter: 0,
         bricks: vec![pool.brick(3, "brick/deeper")],
         transport: "tcp".into(),
         force: true,

@@ -57,6 +57,12 @@ pub(super) fn volume_type(volume: &VolumeInfo) -> (i32, &'static str) {
     }
 }
 
+/// Whether the brick at `index` is the arbiter of its set.
+pub(super) fn is_arbiter(volume: &VolumeInfo, index: usize) -> bool {
+    let replica = volume.replica.max(1) as usize;
+    volume.arbiter > 0 && index % replica == replica - 1
+}
+
 /// `Created`, `Started`, `Stopped`.
 pub(super) fn volume_state(status: i32) -> &'static str {
     match status {
@@ -70,9 +76,12 @@ pub(super) fn volume_state(status: i32) -> &'static str {
 pub(super) fn volume_info(volume: &VolumeInfo) -> String {
     let (_, kind) = volume_type(volume);
     let bricks = volume.bricks.len();
-    let number = match volume.replica as usize {
-        0 | 1 => bricks.to_string(),
-        replica => format!("{} x {replica} = {bricks}", bricks / replica),
+    let number = match (volume.replica as usize, volume.arbiter as usize) {
+        (0 | 1, _) => bricks.to_string(),
+        (replica, 0) => format!("{} x {replica} = {bricks}", bricks / replica),
+        (replica, arbiter) => {
+            format!("{} x ({} + {arbiter}) = {bricks}", bricks / replica, replica.saturating_sub(arbiter))
+        }
     };
     let mut text = format!(
         " \nVolume Name: {}\nType: {kind}\nVolume ID: {}\nStatus: {}\nSnapshot Count: {}\nNumber of Bricks: {number}\n\
@@ -84,7 +93,8 @@ pub(super) fn volume_info(volume: &VolumeInfo) -> String {
         volume.transport
     );
     for (index, brick) in volume.bricks.iter().enumerate() {
-        text += &format!("Brick{}: {}:{}\n", index + 1, brick.host, brick.path);
+        let mark = if is_arbiter(volume, index) { " (arbiter)" } else { "" };
+        text += &format!("Brick{}: {}:{}{mark}\n", index + 1, brick.host, brick.path);
     }
     if !volume.options.is_empty() {
         text += "Options Reconfigured:\n";

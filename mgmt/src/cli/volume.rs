@@ -11,6 +11,7 @@ pub(super) use status::status;
 use super::heal::{self, Info};
 use super::{Session, Status, text, xml};
 use crate::api::{Answer, Failure, Outcome, Request, VolumeInfo};
+use crate::volume::create::LATE_REFUSAL;
 
 /// Longest volume name GlusterFS looks for, bytes.
 const NAME_BYTES: usize = 256;
@@ -42,8 +43,8 @@ fn report(
             0
         }
         Err(mut failure) if session.options.xml => {
-            if element == "volCreate" {
-                // GlusterFS fills in no errno for this one command.
+            if element == "volCreate" && failure.op_errno != LATE_REFUSAL {
+                // GlusterFS fills in no errno for early refusals of this one command.
                 failure.op_errno = 0;
             }
             session.console.write(xml::failure(&failure).finish());

@@ -3,7 +3,7 @@
 use quick_xml::escape::partial_escape;
 
 use super::heal::Backlog;
-use super::text::{volume_state, volume_type};
+use super::text::{is_arbiter, volume_state, volume_type};
 use crate::api::{BrickInfo, Failure, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
 
 /// A `<cliOutput>` being written.
@@ -164,18 +164,19 @@ fn one_volume(document: Document, volume: &VolumeInfo) -> Document {
         .text("brickCount", bricks)
         .text("distCount", bricks / replica as usize)
         .text("replicaCount", replica)
-        .text("arbiterCount", 0)
+        .text("arbiterCount", volume.arbiter)
         .text("disperseCount", 0)
         .text("redundancyCount", 0)
         .text("type", kind)
         .text("typeStr", kind_name)
         .text("transport", transport(&volume.transport))
         .open("bricks");
-    for brick in &volume.bricks {
+    for (index, brick) in volume.bricks.iter().enumerate() {
+        let arbiter = i32::from(is_arbiter(volume, index));
         let name = escaped(&format!("{}:{}", brick.host, brick.path));
         let uuid = escaped(&brick.host_uuid);
         document = document.raw(&format!(
-            "<brick uuid=\"{}\">{name}<name>{name}</name><hostUuid>{uuid}</hostUuid><isArbiter>0</isArbiter></brick>",
+            "<brick uuid=\"{}\">{name}<name>{name}</name><hostUuid>{uuid}</hostUuid><isArbiter>{arbiter}</isArbiter></brick>",
             uuid.replace('"', "&quot;")
         ));
     }

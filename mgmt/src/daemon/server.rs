@@ -20,6 +20,7 @@ use crate::api::{Answer, Failure, Outcome, Request};
 use crate::net::record::{self, MAX_RECORD_BYTES, Reader};
 use crate::net::rpc;
 use crate::net::socket::{Listener, Stream};
+use crate::volume::create::Copies;
 
 /// Most connections of one listener at once.
 const MAX_CONNECTIONS: usize = 4096;
@@ -183,8 +184,9 @@ impl Node {
             Request::PeerDetach { host, force } => self.detach(host, *force).await,
             Request::PeerStatus => self.peers(false),
             Request::PoolList => self.peers(true),
-            Request::VolumeCreate { name, replica, bricks, transport, force } => {
-                self.create_volume(name, *replica, bricks, transport, *force).await
+            Request::VolumeCreate { name, replica, arbiter, bricks, transport, force } => {
+                self.create_volume(name, Copies { replica: *replica, arbiter: *arbiter }, bricks, transport, *force)
+                    .await
             }
             Request::VolumeStart { name, force } => self.start_volume(name, *force).await,
             Request::VolumeStop { name, force } => self.stop_volume(name, *force).await,

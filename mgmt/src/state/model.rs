@@ -85,6 +85,9 @@ pub struct Volume {
     pub status: Status,
     /// Copies of each file; 1 = plain.
     pub replica: u32,
+    /// How many of the copies are arbiters: 0 or 1, the last of each set.
+    #[serde(default)]
+    pub arbiter: u32,
     /// Bricks in order; `replica` neighbours are copies of each other.
     pub bricks: Vec<Brick>,
     /// `tcp`.
@@ -118,6 +121,12 @@ impl Volume {
             Some(slot) => slot.1 = value.to_owned(),
             None => self.options.insert(0, (key.to_owned(), value.to_owned())),
         }
+    }
+
+    /// Whether the brick at `index` is an arbiter: it keeps names and marks, no data.
+    pub fn is_arbiter(&self, index: usize) -> bool {
+        let copies = self.replica.max(1) as usize;
+        self.arbiter > 0 && index % copies == copies - 1
     }
 
     /// Whether the volume keeps copies, so that it has a heal service.

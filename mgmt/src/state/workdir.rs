@@ -319,8 +319,9 @@ fn peer_text(peer: &Peer) -> String {
 /// A volume's `info`. Source: field order of glusterd_store_volinfo_write, checked against 10.3.
 pub fn info_text(volume: &Volume) -> String {
     let copies = volume.replica.max(1);
+    let arbiter = if volume.arbiter > 0 { format!("arbiter_count={}\n", volume.arbiter) } else { String::new() };
     let mut text = format!(
-        "type={}\ncount={}\nstatus={}\nsub_count={}\nreplica_count={copies}\ndisperse_count=0\nredundancy_count=0\n\
+        "type={}\ncount={}\nstatus={}\nsub_count={}\nreplica_count={copies}\n{arbiter}disperse_count=0\nredundancy_count=0\n\
          version={}\ntransport-type=0\nvolume-id={}\nusername={}\npassword={}\nop-version=40000\nclient-op-version={}\n\
          quota-version=0\ntier-enabled=0\nparent_volname=N/A\n\
          restored_from_snap=00000000-0000-0000-0000-000000000000\nsnap-max-hard-limit=256\n",
@@ -352,7 +353,7 @@ fn brick_text(brick: &Brick, port: u16, fsid: u64) -> String {
 }
 
 /// Reads a volume's `info`; its bricks have only host and flattened path yet.
-fn parse_info(path: &Path, name: &str, text: &str) -> Result<Volume, BadFile> {
+pub(crate) fn parse_info(path: &Path, name: &str, text: &str) -> Result<Volume, BadFile> {
     let bad = |reason: String| BadFile { path: path.to_owned(), reason };
     let pairs = parse(path, text)?;
     let number = |key: &str| -> Result<i64, BadFile> {
@@ -366,8 +367,17 @@ fn parse_info(path: &Path, name: &str, text: &str) -> Result<Volume, BadFile> {
     let count = count.ok_or_else(|| bad("line count=: out of bounds".into()))?;
     let replica = number("replica_count").or_else(|_| number("sub_count")).unwrap_or(1).max(1);
     let replica = u32::try_from(replica).map_err(|_| bad("line replica_count=: out of bounds".into()))?;
-    if pairs.get("arbiter_count").is_some_and(|count| count != "0") {
-        return Err(bad("line arbiter_count=: arbiter volumes are not supported yet".into()));
+    if replica as usize > count || !count.is_multiple_of(replica as usize) {
+        return Err(bad(format!("line count={count}: no multiple of replica_count={replica}")));
+    }
+    let arbiter = match pairs.get("arbiter_count").map_or("0", String::as_str) {
+        "0" => 0,
+        "1" if replica == 3 => 1,
+        other => return Err(bad(format!("line arbiter_count={other}: 0 or, of three copies, 1 expected"))),
+    };
+    // A thin arbiter is no brick of a set: without it the volume would not keep what it promises.
+    if pairs.get("thin_arbiter_count").is_some_and(|count| count != "0") {
+        return Err(bad("line thin_arbiter_count=: thin arbiters are not supported".into()));
     }
     let id = pairs.get("volume-id").ok_or_else(|| bad("no line volume-id=".into()))?;
     let status = number("status")?;
@@ -394,6 +404,7 @@ fn parse_info(path: &Path, name: &str, text: &str) -> Result<Volume, BadFile> {
         id: id.parse().map_err(|_| bad(format!("line volume-id={id}: no UUID")))?,
         status: Status::from_number(status).ok_or_else(|| bad(format!("line status={status}: unknown")))?,
         replica,
+        arbiter,
         bricks,
         transport: "tcp".to_owned(),
         options,

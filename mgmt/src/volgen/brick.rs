@@ -34,6 +34,9 @@ pub fn brick(state: &State, volume: &Volume, brick: &Brick, context: BrickContex
     posix.set("fips-mode-rchecksum", "on");
     posix.set("shared-brick-count", &context.shared_brick_count.to_string());
 
+    if volume.bricks.iter().position(|other| other == brick).is_some_and(|index| volume.is_arbiter(index)) {
+        graph.stack("features/arbiter", name);
+    }
     graph
         .stack("features/trash", name)
         .set("trash-dir", ".trashcan")

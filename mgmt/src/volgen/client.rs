@@ -104,6 +104,11 @@ fn clusters(graph: &mut Graph, volume: &Volume, trusted: bool) -> Vec<String> {
                 .add("cluster/replicate", name.clone(), clients.to_vec())
                 .set("afr-pending-xattr", &marks.join(","))
                 .set("volume-id", &volume.id.to_string());
+            if volume.arbiter > 0
+                && let Some(node) = graph.nodes.last_mut()
+            {
+                node.set("arbiter-count", &volume.arbiter.to_string());
+            }
             name
         })
         .collect()

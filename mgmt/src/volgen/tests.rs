@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::state::model::{Brick, State, Status, Volume};
+use crate::state::workdir;
 
 fn replica3() -> Volume {
     let brick = |n: usize| Brick {
@@ -19,6 +20,7 @@ fn replica3() -> Volume {
         id: "71a0db9f-15e0-4928-826d-91f50ecdc2c9".parse().unwrap(),
         status: Status::Started,
         replica: 3,
+        arbiter: 0,
         bricks: (1..=3).map(brick).collect(),
         transport: "tcp".into(),
         options: [
@@ -98,6 +100,33 @@ fn a_single_brick_is_glusterfs_own() {
     volume.password = "7effc866-cb9c-4972-9a6c-65f82a77c402".into();
     volume.options.retain(|(key, _)| !key.starts_with("cluster.") && !key.starts_with("performance."));
     golden!("single-trusted.vol", client(&State::default(), &volume, true));
+}
+
+/// The volume a golden `info` is of, with its bricks on one host; that `info` must come out again.
+fn imported(name: &str, info: &str) -> Volume {
+    let mut volume = workdir::parse_info(Path::new("info"), name, info).unwrap();
+    for (index, brick) in volume.bricks.iter_mut().enumerate() {
+        brick.path = brick.path.replace('-', "/");
+        brick.id = format!("{name}-client-{index}");
+    }
+    assert_eq!(workdir::info_text(&volume), info);
+    volume
+}
+
+#[test]
+fn distributed_volumes_are_glusterfs_own() {
+    let state = State::default();
+    let here = BrickContext { working_directory: Path::new("/var/lib/glusterd"), bind: false, shared_brick_count: 6 };
+    let volume = imported("d1", include_str!("golden/d1.info"));
+    golden!("distribute-trusted.vol", client(&state, &volume, true));
+    let volume = imported("dr", include_str!("golden/dr.info"));
+    golden!("distributed-replicate-trusted.vol", client(&state, &volume, true));
+    let volume = imported("dar", include_str!("golden/dar.info"));
+    golden!("distributed-arbiter-trusted.vol", client(&state, &volume, true));
+    golden!("distributed-arbiter-shd.vol", heal(&state, &volume));
+    golden!("distributed-arbiter-brick.vol", brick(&state, &volume, &volume.bricks[5], here));
+    let data = brick(&state, &volume, &volume.bricks[4], here);
+    assert!(!data.contains("features/arbiter"), "{data}");
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub const VOLUME_ID: &str = "trusted.glusterfs.volume-id";
 const GFID: &str = "trusted.gfid";
 /// Most bricks of a volume. Source: our bound.
 const MAX_BRICKS: usize = 4096;
+/// GlusterFS's errno for what it refuses late; early refusals of `create` have none. Source: EG_INTRNL.
+pub const LATE_REFUSAL: i32 = 30800;
 /// Longest volume name. Source: GD_VOLUME_NAME_MAX.
 const MAX_NAME: usize = 255;
 
@@ -63,12 +65,39 @@ pub fn clean_path(path: &str) -> Option<String> {
     clean.to_str().map(str::to_owned)
 }
 
+/// How often a volume keeps each file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// Copies, an arbiter's included; 0 and 1 = plain.
+    pub replica: u32,
+    /// Arbiters among them.
+    pub arbiter: u32,
+}
+
+impl Copies {
+    /// Checks them against the number of bricks.
+    fn check(self, bricks: usize) -> Result<Copies, Failure> {
+        let replica = self.replica.max(1);
+        if !bricks.is_multiple_of(replica as usize) {
+            // GlusterFS finds it out when it cannot build the graph.
+            return Err(Failure::new(LATE_REFUSAL, "Failed to create volume files"));
+        }
+        match (self.arbiter, replica) {
+            (0, _) | (1, 3) => Ok(Copies { replica, ..self }),
+            _ => Err(invalid(
+                "For arbiter configuration, replica count must be 2 and arbiter count must be 1. The 3rd brick of the \
+                 replica will be the arbiter",
+            )),
+        }
+    }
+}
+
 impl Node {
     /// `volume create`.
     pub async fn create_volume(
         &self,
         name: &str,
-        replica: u32,
+        copies: Copies,
         bricks: &[BrickName],
         transport: &str,
         force: bool,
@@ -77,16 +106,10 @@ impl Node {
         if self.store.with_state(|state| state.volumes.contains_key(name)) {
             return Err(Failure::new(libc::EEXIST, format!("Volume {name} already exists")));
         }
-        let copies = replica.max(1) as usize;
         if bricks.is_empty() || bricks.len() > MAX_BRICKS {
             return Err(invalid(format!("a volume has 1 to {MAX_BRICKS} bricks")));
         }
-        if !bricks.len().is_multiple_of(copies) {
-            return Err(invalid(format!(
-                "number of bricks is not a multiple of replica count ({} bricks, replica {copies})",
-                bricks.len()
-            )));
-        }
+        let Copies { replica, arbiter } = copies.check(bricks.len())?;
         match transport {
             "" | "tcp" => {}
             "rdma" | "tcp,rdma" => {
@@ -99,15 +122,19 @@ impl Node {
             name: name.to_owned(),
             id,
             status: Status::Created,
-            replica: replica.max(1),
+            replica,
+            arbiter,
             bricks: self.name_bricks(name, bricks).await?,
             transport: "tcp".to_owned(),
-            options: defaults(copies),
+            options: defaults(replica > 1),
             version: 1,
             start_count: 0,
             username: Uuid::new_v4().to_string(),
             password: Uuid::new_v4().to_string(),
         };
+        if replica > 1 && !force {
+            self.check_spread(bricks, replica as usize).await?;
+        }
         let own = self.uuid();
         for brick in &volume.bricks {
             let conflict = self.store.with_state(|state| brick_conflict(state, brick.host_uuid, &brick.path));
@@ -168,6 +195,32 @@ impl Node {
         Ok(named)
     }
 
+    /// Whether the bricks of each set are on different machines, by the addresses of the names they were given by.
+    async fn check_spread(&self, bricks: &[BrickName], copies: usize) -> Result<(), Failure> {
+        use crate::daemon::node::resolve;
+        for set in bricks.chunks(copies) {
+            let mut seen: Vec<std::net::IpAddr> = Vec::new();
+            for brick in set {
+                let addresses = resolve(&brick.host).await;
+                if addresses.is_empty() {
+                    return Err(invalid(
+                        "Failed to perform brick order check. Use 'force' at the end of the command if you want to \
+                         override this behavior. ",
+                    ));
+                }
+                if addresses.iter().any(|address| seen.contains(address)) {
+                    return Err(invalid(
+                        "Multiple bricks of a replicate volume are present on the same server. This setup is not \
+                         optimal. Bricks should be on different nodes to have best fault tolerant configuration. Use \
+                         'force' at the end of the command if you want to override this behavior. ",
+                    ));
+                }
+                seen.extend(addresses);
+            }
+        }
+        Ok(())
+    }
+
     async fn is_this_machine(&self, host: &str) -> bool {
         use crate::daemon::node::resolve;
         use crate::net::interfaces::is_local;
@@ -211,10 +264,10 @@ fn not_available(name: &str) -> String {
 }
 
 /// The options a new volume has, in the order GlusterFS 10.3 shows them.
-fn defaults(copies: usize) -> Vec<(String, String)> {
+fn defaults(replicated: bool) -> Vec<(String, String)> {
     let mut options =
         vec![("storage.fips-mode-rchecksum", "on"), ("transport.address-family", "inet"), ("nfs.disable", "on")];
-    if copies > 1 {
+    if replicated {
         options.insert(0, ("cluster.granular-entry-heal", "on"));
         options.push(("performance.client-io-threads", "off"));
     }

@@ -21,6 +21,7 @@ fn describe(state: &State, volume: &Volume) -> VolumeInfo {
         id: volume.id.to_string(),
         status: volume.status.number(),
         replica: volume.replica,
+        arbiter: volume.arbiter,
         bricks: volume
             .bricks
             .iter()

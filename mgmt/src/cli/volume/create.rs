@@ -32,6 +32,9 @@ const REPLICA_2_QUESTION: &str = "Replica 2 volumes are prone to split-brain. Us
 See: http://docs.gluster.org/en/latest/Administrator-Guide/Split-brain-and-ways-to-deal-with-it/.\n\
 Do you still want to continue?\n";
 
+const ARBITER_RULE: &str = "For arbiter configuration, replica count must be 2 and arbiter count must be 1. The 3rd brick \
+of the replica will be the arbiter";
+
 /// Why the words make no volume.
 enum Refusal {
     /// Said already or too plain to say: the usage text follows.
@@ -42,6 +45,7 @@ enum Refusal {
 
 struct Volume {
     replica: u32,
+    arbiter: u32,
     transport: String,
     bricks: Vec<BrickName>,
     force: bool,
@@ -63,6 +67,7 @@ pub(in super::super) fn create(session: &mut Session, pattern: &'static str, wor
     let request = Request::VolumeCreate {
         name: name.clone(),
         replica: volume.replica,
+        arbiter: volume.arbiter,
         bricks: volume.bricks,
         transport: volume.transport,
         force: volume.force || session.options.ignore_warnings,
@@ -102,6 +107,7 @@ fn check_name(name: &str) -> Result<(), String> {
 /// What follows the volume's name.
 fn parse(session: &mut Session, words: &[String]) -> Result<Volume, Refusal> {
     let (mut replica, mut transport, mut other_kind) = (None, None, None);
+    let mut arbiter = 0;
     let last_is_force = words.last().is_some_and(|w| w == "force");
     let mut rest = words;
     for _ in 0..3 {
@@ -119,13 +125,20 @@ fn parse(session: &mut Session, words: &[String]) -> Result<Volume, Refusal> {
                 if other_kind.is_some() {
                     return Err(refuse(session, "replicated-dispersed volume is not supported"));
                 }
-                let (count, after) = after.split_first().ok_or(Refusal::Usage)?;
-                let count = leading_number(count);
+                let (count, mut after) = after.split_first().ok_or(Refusal::Usage)?;
+                let mut count = leading_number(count);
                 if count < 2 {
                     return Err(refuse(session, "replica count should be greater than 1"));
                 }
                 match after.first().map(String::as_str) {
-                    Some("arbiter") => return Err(Refusal::NotSupported("volume create with an arbiter")),
+                    Some("arbiter") => {
+                        if after.get(1).is_none_or(|number| number != "1") || count > 3 {
+                            return Err(refuse(session, ARBITER_RULE));
+                        }
+                        // `replica 2 arbiter 1` means the same as `replica 3 arbiter 1`.
+                        (count, arbiter) = (3, 1);
+                        after = after.get(2..).unwrap_or_default();
+                    }
                     Some("thin-arbiter") => return Err(Refusal::NotSupported("volume create with a thin arbiter")),
                     _ => {}
                 }
@@ -168,11 +181,7 @@ fn parse(session: &mut Session, words: &[String]) -> Result<Volume, Refusal> {
     }
     let bricks = parse_bricks(session, if last_is_force { rest.split_last().map_or(rest, |(_, b)| b) } else { rest })?;
     let replica = replica.unwrap_or(1);
-    if !bricks.len().is_multiple_of(replica as usize) {
-        session.console.err("number of bricks is not a multiple of replica count");
-        return Err(Refusal::Usage);
-    }
-    Ok(Volume { replica, transport: transport.unwrap_or("tcp").to_owned(), bricks, force: last_is_force })
+    Ok(Volume { replica, arbiter, transport: transport.unwrap_or("tcp").to_owned(), bricks, force: last_is_force })
 }
 
 /// As `strtol` reads a number: what comes before the first other character, 0 without any.
