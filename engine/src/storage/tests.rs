@@ -851,3 +851,33 @@ fn what_frees_blocks_never_runs_on_the_executor() {
         assert!(sent_away(Fop::Release { file: File { gfid, fd: Some(fd) } }), "RELEASE of a file without a name");
     }
 }
+
+#[test]
+fn an_empty_file_has_empty_content() {
+    let Some(t) = brick() else { return };
+    t.make(Gfid::ROOT, "empty").unwrap();
+    let xdata = Dict::new().with("glusterfs.content", Value::Uint(1 << 20));
+    let reply = t.run(Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry(Gfid::ROOT, "empty")), xdata }).unwrap();
+    assert!(reply.xdata().bytes("glusterfs.content").unwrap().is_empty());
+}
+
+#[test]
+fn acls_are_set_and_read_as_text() {
+    let Some(t) = brick() else { return };
+    let gfid = t.make(Gfid::ROOT, "f").unwrap();
+    const KEY: &str = "glusterfs.posix.acl";
+    let get = || match t.run(Fop::Getxattr { gfid, name: KEY.into(), xdata: Dict::new() }).unwrap() {
+        Reply::Xattrs { xattrs, .. } => xattrs.text(KEY).unwrap().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(get(), "u::rw-,g::r--,o::r--");
+    let set = |text: &'static str| {
+        let xattrs = Dict::new().with(KEY, Value::Ptr(Bytes::from_static(text.as_bytes())));
+        t.run(Fop::Setxattr { gfid, xattrs, flags: 0, xdata: Dict::new() })
+    };
+    let reply = set("u::rw-,u:1234:r--,g::r--,m::r--,o::---\0").unwrap();
+    assert_eq!(reply.xdata().bytes("system.posix_acl_access").unwrap().len(), 4 + 5 * 8);
+    assert_eq!(get(), "u::rw-,u:1234:r--,g::r--,m::r--,o::---");
+    assert_eq!(t.lookup(Gfid::ROOT, "f").unwrap().mode & 0o777, 0o640);
+    assert_eq!(set("nonsense").unwrap_err().errno, errno::EINVAL);
+}

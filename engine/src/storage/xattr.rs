@@ -9,6 +9,7 @@ use ladrillo_translator::fop::XattropKind;
 use ladrillo_translator::{Context, Dict, FileType, FopError, FopResult, Gfid, Iatt, Reply, Value};
 use rustix::fs::{OFlags, XattrFlags};
 
+use super::acl;
 use super::brick::{Brick, VOLUME_ID_KEY};
 use super::file::fill_open_count;
 use super::handle::{GFID2PATH_PREFIX, handle_path, parse_gfid2path};
@@ -98,6 +99,10 @@ impl Brick {
     }
 
     fn answer_content(&self, inode: &Inode, size_bytes: u64, out: &mut Dict) {
+        if size_bytes == 0 {
+            out.set("glusterfs.content", Value::Ptr(Bytes::new()));
+            return;
+        }
         let mut content = Vec::with_capacity(size_bytes as usize);
         let read = sys::reopen(&inode.path, OFlags::RDONLY)
             .and_then(|fd| rustix::io::pread(&fd, rustix::buffer::spare_capacity(&mut content), 0));
@@ -149,6 +154,7 @@ impl Brick {
                 let wanted = text.strip_prefix("glusterfs.get_real_filename:").unwrap_or("");
                 answer(Value::Str(self.real_filename(inode, wanted)?.into()))
             }
+            _ if acl::kernel_key(name).is_some() => answer(Value::Str(acl_text(inode, name)?.into())),
             _ => match sys::get_xattr(&inode.path, name) {
                 Ok(Some(value)) => answer(Value::Ptr(value.into())),
                 Ok(None) => Err(absent()),
@@ -243,6 +249,14 @@ impl Brick {
         }
         self.touch(context, inode, Touch::CHANGE);
         let mut out = Dict::new();
+        for (key, _) in xattrs.iter() {
+            // Whoever keeps the ACL in the kernel's form learns it from the answer.
+            if let Some(kernel_key) = acl::kernel_key(key)
+                && let Ok(Some(raw)) = sys::get_xattr(&inode.path, kernel_key.as_bytes())
+            {
+                out.set(kernel_key, Value::Ptr(raw.into()));
+            }
+        }
         fill_open_count(inode, xdata, &mut out);
         Ok(Reply::Done { xdata: out })
     }
@@ -266,6 +280,12 @@ impl Brick {
             _ if text.starts_with(GFID2PATH_PREFIX) => return refuse(errno::EOPNOTSUPP),
             _ if text.starts_with("glusterfs.internal-ctx") || text.starts_with("force-replace") => return Ok(()),
             _ => {}
+        }
+        if let Some(kernel_key) = acl::kernel_key(key) {
+            let raw = value_bytes(value).and_then(|text| acl::from_text(&text));
+            let raw = raw.ok_or_else(|| FopError::new(errno::EINVAL, format!("the value of {text} is no ACL")))?;
+            return sys::set_xattr(&inode.path, kernel_key.as_bytes(), &raw, flags)
+                .explain(|| format!("setting {text} of {}", inode.gfid));
         }
         if !is_xattr_name(key) {
             return match text.starts_with("glusterfs.") {
@@ -428,6 +448,19 @@ fn combine(kind: XattropKind, stored: Option<&[u8]>, operand: &[u8]) -> Option<O
         }
     }
     Some(Outcome { store: Some(array.clone()), answer: Some(array) })
+}
+
+/// An ACL as text, a file's mode where it has none.
+fn acl_text(inode: &Inode, text_key: &[u8]) -> FopResult<String> {
+    let what = || format!("{} of {}", String::from_utf8_lossy(text_key), inode.gfid);
+    let key = acl::kernel_key(text_key).unwrap_or_default();
+    match sys::get_xattr(&inode.path, key.as_bytes()).explain(what)? {
+        Some(raw) => acl::to_text(&raw).ok_or_else(|| FopError::new(errno::EINVAL, what())),
+        None if text_key == acl::ACCESS_TEXT.as_bytes() => {
+            Ok(acl::text_of_mode(sys::fstat(&inode.path).explain(what)?.st_mode))
+        }
+        None => Ok(String::new()),
+    }
 }
 
 /// The bytes an xattr gets from a value.

@@ -184,7 +184,7 @@ impl AccessControl {
             }
             return Ok(());
         }
-        if key.starts_with(b"system.posix_acl") {
+        if key.starts_with(b"system.posix_acl") || key.starts_with(b"glusterfs.posix.") {
             let current = self.iatt(gfid).await?;
             if current.uid != context.uid {
                 return Err(FopError::new(
