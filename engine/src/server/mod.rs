@@ -485,7 +485,7 @@ impl Client {
                 tracing::warn!(peer = %self.outgoing.peer(), procedure = header.procedure, error = %e, "garbage arguments");
                 // What is well-formed XDR but no legal request gets an errno; the rest RPC's own answer.
                 return match FopKind::from_procedure(header.procedure) {
-                    Some(kind) if e.errno() != errno::EINVAL => {
+                    Some(kind) if e.errno() != errno::EINVAL || matches!(e, DecodeError::BadName { .. }) => {
                         let failed = Err(FopError::new(e.errno(), e.to_string()));
                         self.reply(xid, AcceptStatus::Success, fop4::encode_reply(kind, &failed, None));
                     }

@@ -265,9 +265,11 @@ pub(super) fn read(kind: FopKind, r: &mut Reader) -> Result<Fop, DecodeError> {
             let parent = read_gfid(r)?;
             r.u32("lookup flags")?;
             let name = r.opaque("name", MAX_NAME_BYTES)?;
-            let entry = match name.is_empty() {
-                true => None,
-                false => Some(Entry { parent, name: checked_name(name)? }),
+            // gfapi asks for the root as the entry `.` of itself: that names the directory, as no name does.
+            let (gfid, entry) = match &name[..] {
+                b"" => (gfid, None),
+                b"." => (if parent.is_null() { gfid } else { parent }, None),
+                _ => (gfid, Some(Entry { parent, name: checked_name(name)? })),
             };
             Fop::Lookup { gfid, entry, xdata: read_dict(r)? }
         }
