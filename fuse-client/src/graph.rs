@@ -213,6 +213,10 @@ impl Builder<'_> {
                     return Err(shape(&node.name, "has no subvolumes"));
                 }
                 let parent_of = children.clone();
+                let strict = |name: &String| self.volfile.get(name).and_then(|node| node.options.get("strict-locks"));
+                if let Some(strict) = node.subvolumes.iter().find_map(strict) {
+                    options.set("strict-locks", strict.to_owned());
+                }
                 let replicate = Replicate::new(&node.name, children, &options, runtime).map_err(option)?;
                 for (index, child) in parent_of.iter().enumerate() {
                     let weak: Weak<dyn Parent> = Arc::downgrade(&(replicate.clone() as Arc<dyn Parent>));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 use ladrillo_translator::error::errno;
-use ladrillo_translator::fop::File;
+use ladrillo_translator::fop::{File, FopKind};
 use ladrillo_translator::locks::Locks;
 use ladrillo_translator::memory::Memory;
 use ladrillo_translator::{
@@ -483,31 +483,11 @@ fn opened_by(fop: &Fop) -> Option<(FdId, Opened)> {
     }
 }
 
+/// The open file a fop needs. A copy between two goes where either is open, and releasing one that is not open is fine.
 fn file_of(fop: &Fop) -> Option<File> {
-    match fop {
-        Fop::Fstat { file, .. }
-        | Fop::Fsetattr { file, .. }
-        | Fop::Read { file, .. }
-        | Fop::Write { file, .. }
-        | Fop::Ftruncate { file, .. }
-        | Fop::Flush { file, .. }
-        | Fop::Fsync { file, .. }
-        | Fop::Fsyncdir { file, .. }
-        | Fop::Fsetxattr { file, .. }
-        | Fop::Fgetxattr { file, .. }
-        | Fop::Fremovexattr { file, .. }
-        | Fop::Fxattrop { file, .. }
-        | Fop::Readdir { file, .. }
-        | Fop::Readdirp { file, .. }
-        | Fop::Lk { file, .. }
-        | Fop::Finodelk { file, .. }
-        | Fop::Fentrylk { file, .. }
-        | Fop::Rchecksum { file, .. }
-        | Fop::Fallocate { file, .. }
-        | Fop::Discard { file, .. }
-        | Fop::Zerofill { file, .. }
-        | Fop::Seek { file, .. } => Some(*file),
-        _ => None,
+    match fop.kind() {
+        FopKind::Release | FopKind::Releasedir | FopKind::CopyFileRange => None,
+        _ => fop.files()[0],
     }
 }
 

@@ -39,6 +39,8 @@ struct State {
     reopening: bool,
     retry_at: Duration,
     released: bool,
+    /// Locks held through it are lost for good: it is not to be used any more.
+    bad: bool,
 }
 
 /// What to put on the wire for a descriptor.
@@ -99,6 +101,9 @@ impl Fds {
             Some((session, number)) if session == epoch => return Ok(Resolved::Use(Some(number))),
             _ => {}
         }
+        if state.bad {
+            return Err(FopError::new(errno::EBADFD, "the locks of this file were lost with its brick (strict-locks)"));
+        }
         let number = anonymous(kind, file.directory, file.flags);
         if state.reopening || now < state.retry_at {
             return number.map(Resolved::Use);
@@ -113,12 +118,26 @@ impl Fds {
         let mut files = Vec::new();
         for file in open.values() {
             let mut state = file.state.lock();
-            if state.remote.is_none_or(|(session, _)| session != epoch) {
+            if !state.bad && state.remote.is_none_or(|(session, _)| session != epoch) {
                 state.reopening = true;
                 files.push(file.clone());
             }
         }
         files
+    }
+
+    /// The number of `fd` in session `epoch`.
+    pub fn number(&self, fd: FdId, epoch: u64) -> Option<FdId> {
+        let open = self.open.pin();
+        let state = open.get(&fd)?.state.lock();
+        state.remote.filter(|(session, _)| *session == epoch).map(|(_, number)| number)
+    }
+
+    /// `fd` is of no use any more, but to be released.
+    pub fn spoil(&self, fd: FdId) {
+        if let Some(file) = self.open.pin().get(&fd) {
+            file.state.lock().bad = true;
+        }
     }
 
     pub fn len(&self) -> usize {

@@ -4,12 +4,13 @@
 //! fail with ENOTCONN at once and so do later ones, until a new session stands: it is tried for from 100 ms to every
 //! 3 s. Files that were open are opened again before [`Event::Up`]. A brick that shows no sign of life for
 //! ping-timeout is given up. Nothing is sent twice. A LOOKUP that finds another gfid than the caller believes in fails
-//! with ESTALE and `gfid-changed` in its xdata.
-//!
-//! Not kept across a reconnect: POSIX locks of applications (the brick drops them with the session).
+//! with ESTALE and `gfid-changed` in its xdata. Locks of applications, which a brick drops with the session, are taken
+//! again after their files were opened; where `strict-locks` is set such files are bad instead (EBADFD), as somebody else
+//! may have had the lock in between.
 
 mod connect;
 mod fds;
+mod relock;
 mod session;
 mod settings;
 mod signal;
@@ -35,6 +36,7 @@ use ladrillo_transport::program::fop4;
 use ladrillo_transport::{Address, Connector, Credential};
 use parking_lot::{Mutex, RwLock};
 
+use crate::translators::held::HeldLocks;
 use connect::{ConnectError, Connected};
 use fds::{Fds, OpenFd, Resolved};
 use session::Session;
@@ -61,6 +63,10 @@ struct Inner {
     parent: OnceLock<(Weak<dyn Parent>, usize)>,
     session: RwLock<Option<Arc<Session>>>,
     fds: Fds,
+    /// Applications' locks, each with the session it was last taken in.
+    locks: HeldLocks<u64>,
+    /// Some are being taken again.
+    relocking: AtomicBool,
     sessions: AtomicU64,
     started: AtomicBool,
     stopping: Signal,
@@ -100,6 +106,8 @@ impl Client {
                 parent: OnceLock::new(),
                 session: RwLock::new(None),
                 fds: Fds::default(),
+                locks: HeldLocks::default(),
+                relocking: AtomicBool::new(false),
                 sessions: AtomicU64::new(0),
                 started: AtomicBool::new(false),
                 stopping: Signal::default(),
@@ -135,10 +143,13 @@ impl Translator for Client {
             match &fop {
                 Fop::Release { file } | Fop::Releasedir { file } => {
                     if let Some(fd) = file.fd {
+                        self.inner.locks.forget_fd(file.gfid, fd);
                         self.inner.release(context, fd).await;
                     }
                     Ok(Reply::done())
                 }
+                Fop::Lk { .. } => self.inner.clone().lk(context, fop).await,
+                Fop::Flush { .. } => self.inner.clone().flush(context, fop).await,
                 _ if fop.opens().is_some() => self.inner.clone().open(context, fop).await,
                 _ => self.inner.clone().forward(context, fop).await,
             }
@@ -276,7 +287,10 @@ impl Inner {
     }
 
     /// Opens what was open, then lets fops in.
-    async fn begin(&self, session: &Arc<Session>, child_up: bool) {
+    async fn begin(self: &Arc<Self>, session: &Arc<Session>, child_up: bool) {
+        if self.settings.strict_locks {
+            self.lose_locks(session.epoch);
+        }
         let mut files = self.fds.to_reopen(session.epoch).into_iter();
         let mut reopening: FuturesUnordered<_> =
             files.by_ref().take(REOPEN_CONCURRENCY).map(|file| self.reopen(session, file)).collect();
@@ -285,11 +299,15 @@ impl Inner {
                 reopening.push(self.reopen(session, file));
             }
         }
+        let unlocked = self.relock(session).await;
         if session.is_closed() || self.stopping.is_raised() {
             return;
         }
         tracing::info!(client = %self.name, peer = %session.peer(), "connected");
         *self.session.write() = Some(session.clone());
+        if unlocked > 0 {
+            self.relock_later(session.clone());
+        }
         if child_up {
             self.set_up(true);
         } else {

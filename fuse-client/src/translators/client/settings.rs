@@ -15,8 +15,17 @@ const OP_VERSION: i64 = 100_000;
 const CLIENT_VERSION: &str = "10.3";
 
 /// What the option table of the volume generator and `volume set` shares with this translator.
-pub const OPTIONS: &[OptionSpec] =
-    &[REMOTE_HOST, REMOTE_PORT, REMOTE_SUBVOLUME, TRANSPORT_TYPE, CONNECT_PATH, PING_TIMEOUT, FRAME_TIMEOUT, SEND_GIDS];
+pub const OPTIONS: &[OptionSpec] = &[
+    REMOTE_HOST,
+    REMOTE_PORT,
+    REMOTE_SUBVOLUME,
+    TRANSPORT_TYPE,
+    CONNECT_PATH,
+    PING_TIMEOUT,
+    FRAME_TIMEOUT,
+    SEND_GIDS,
+    STRICT_LOCKS,
+];
 
 const REMOTE_HOST: OptionSpec =
     OptionSpec::new(&["remote-host"], OptionKind::Str, None, "The machine of the brick: name or address.");
@@ -59,6 +68,13 @@ const SEND_GIDS: OptionSpec = OptionSpec::new(
     "Send the caller's supplementary groups; off when the bricks look them up (server.manage-gids).",
 );
 
+pub(crate) const STRICT_LOCKS: OptionSpec = OptionSpec::new(
+    &["strict-locks"],
+    OptionKind::Bool,
+    Some("off"),
+    "Files whose locks were lost with their brick are not opened again: what is done with them fails.",
+);
+
 /// Where the brick listens.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Place {
@@ -76,6 +92,7 @@ pub(super) struct Settings {
     pub ping_timeout: Option<Duration>,
     pub frame_timeout: Option<Duration>,
     pub send_gids: bool,
+    pub strict_locks: bool,
     /// First part of the process-uuid of SETVOLUME.
     process_id: String,
     /// All options: bricks are told, as stock clients do.
@@ -111,6 +128,7 @@ impl Settings {
             ping_timeout: time(&PING_TIMEOUT)?,
             frame_timeout: time(&FRAME_TIMEOUT)?,
             send_gids: options.bool(&SEND_GIDS)?,
+            strict_locks: options.bool(&STRICT_LOCKS)?,
             process_id: options.get("process-uuid").map_or_else(|| PROCESS_ID.clone(), str::to_owned),
             options: options.clone(),
         })

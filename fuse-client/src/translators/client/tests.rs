@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use bytes::Bytes;
 use futures::executor::LocalPool;
 use futures::task::LocalSpawnExt;
-use ladrillo_translator::fop::Entry;
+use ladrillo_translator::fop::{Entry, Flock, LockType};
 use ladrillo_translator::{FopKind, Gfid, Iatt, LocalFuture, Timespec};
 use ladrillo_transport::memory::{Listener, Network};
 use ladrillo_transport::program::{dump, handshake, portmap};
@@ -133,6 +133,8 @@ struct Brick {
     silent: Option<FopKind>,
     /// OPEN and OPENDIR fail with this.
     refuse_open: Option<i32>,
+    /// How many LKs fail with EAGAIN.
+    refuse_lock: u32,
     volume_id: &'static str,
 }
 
@@ -183,6 +185,11 @@ impl Brick {
                 let iatt = Box::new(Iatt { gfid: GFID, mode: 0o100644, ..Iatt::default() });
                 (Ok(Reply::Lookup { iatt, parent: Box::default(), xdata: Dict::new() }), None)
             }
+            Fop::Lk { flock, .. } if self.refuse_lock > 0 && flock.kind != LockType::Unlock => {
+                self.refuse_lock -= 1;
+                (Err(FopError::new(errno::EAGAIN, "taken")), None)
+            }
+            Fop::Lk { flock, .. } => (Ok(Reply::Lk { flock, xdata: Dict::new() }), None),
             Fop::Unlink { .. } => (Err(FopError::new(errno::ENOENT, "not there")), None),
             _ => done,
         })
@@ -669,5 +676,81 @@ fn stop_ends_everything() {
         time.sleep(Duration::from_secs(60)).await;
         assert_eq!(world.network.connected(), connected, "no more attempts");
         assert!(!world.client.is_connected());
+    });
+}
+
+fn lock(fd: u64, kind: LockType, start: u64, len: u64) -> Fop {
+    let owner = ladrillo_translator::LockOwner::from_u64(9);
+    let flock = Flock { kind, whence: 0, start, len, pid: 3, owner };
+    Fop::Lk { file: File { gfid: GFID, fd: Some(FdId(fd)) }, cmd: LockCmd::Set, flock, xdata: Dict::new() }
+}
+
+/// What locks the brick was asked for from fop number `since` on: descriptor, first byte, length.
+fn locks_asked(world: &World, since: usize) -> Vec<(Option<FdId>, u64, u64)> {
+    let brick = world.brick.borrow();
+    let asked = brick.fops.iter().skip(since).filter_map(|fop| match fop {
+        Fop::Lk { file, flock, .. } if flock.kind != LockType::Unlock => Some((file.fd, flock.start, flock.len)),
+        _ => None,
+    });
+    let mut asked: Vec<_> = asked.collect();
+    asked.sort();
+    asked
+}
+
+#[test]
+fn locks_are_taken_again_before_it_is_up() {
+    test(|time| async move {
+        let mut world = World::connected(&time).await;
+        world.context = world.context.with_lock_owner(ladrillo_translator::LockOwner::from_u64(9));
+        world.open(1, libc::O_RDWR).await.unwrap();
+        world.open(2, libc::O_RDWR).await.unwrap();
+        world.submit(lock(1, LockType::Write, 0, 100)).await.unwrap();
+        world.submit(lock(1, LockType::Unlock, 10, 10)).await.unwrap();
+        world.submit(lock(2, LockType::Read, 200, 0)).await.unwrap();
+        world.brick.borrow_mut().refuse_lock = 2;
+        let since = world.brick.borrow().fops.len();
+        world.brick.borrow().connections.last().unwrap().close();
+        world.wait_for("Down", 1).await;
+        // Given up without a brick to tell, with what the same owner has behind it.
+        assert_eq!(world.submit(lock(1, LockType::Unlock, 90, 0)).await.unwrap_err().errno, errno::ENOTCONN);
+        world.wait_for("Up", 2).await;
+        assert!(!locks_asked(&world, since).is_empty());
+        // Somebody else had two of them for a while.
+        time.sleep(Duration::from_secs(5)).await;
+        let mut asked = locks_asked(&world, since);
+        asked.dedup();
+        let ranges: std::collections::BTreeSet<_> = asked.iter().map(|(_, start, len)| (*start, *len)).collect();
+        assert_eq!(Vec::from_iter(ranges), [(0, 10), (20, 70)]);
+        assert!(asked.iter().all(|(fd, ..)| fd.is_some_and(|fd| world.brick.borrow().open.contains_key(&fd.0))));
+        // What is closed is not locked again.
+        world.submit(Fop::Flush { file: File { gfid: GFID, fd: Some(FdId(1)) }, xdata: Dict::new() }).await.unwrap();
+        world.submit(lock(2, LockType::Read, 300, 5)).await.unwrap();
+        world.submit(Fop::Release { file: File { gfid: GFID, fd: Some(FdId(2)) } }).await.unwrap();
+        let since = world.brick.borrow().fops.len();
+        world.brick.borrow().connections.last().unwrap().close();
+        world.wait_for("Up", 3).await;
+        time.sleep(Duration::from_secs(5)).await;
+        assert_eq!(locks_asked(&world, since), []);
+    });
+}
+
+#[test]
+fn with_strict_locks_a_file_whose_locks_are_lost_is_bad() {
+    test(|time| async move {
+        let mut world = World::new(&time, &options().with("strict-locks", "on"));
+        world.context = world.context.with_lock_owner(ladrillo_translator::LockOwner::from_u64(9));
+        world.listen(glusterd());
+        world.listen(brick_address());
+        world.client.start();
+        world.wait_for("Up", 1).await;
+        world.open(1, libc::O_RDWR).await.unwrap();
+        world.open(2, libc::O_RDWR).await.unwrap();
+        world.submit(lock(1, LockType::Write, 0, 0)).await.unwrap();
+        world.brick.borrow().connections.last().unwrap().close();
+        world.wait_for("Up", 2).await;
+        assert_eq!(world.write(Some(1)).await.unwrap_err().errno, errno::EBADFD);
+        world.write(Some(2)).await.unwrap();
+        world.submit(Fop::Release { file: File { gfid: GFID, fd: Some(FdId(1)) } }).await.unwrap();
+        assert_eq!(world.client.open_files(), 1);
     });
 }

@@ -122,7 +122,11 @@ impl Replicate {
             self.tell_parent(event);
         }
         self.end_sessions_soon();
+        if !up {
+            self.lose_locks(child);
+        }
         if up {
+            self.restore_locks_soon();
             self.find_out_whether_local(child);
             self.settle_doubtful_names();
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ladrillo_translator::error::errno::EBADFD;
@@ -25,6 +26,8 @@ pub(crate) struct OpenFile {
     pub gfid: Gfid,
     pub flags: u32,
     pub is_dir: bool,
+    /// Locks held through it are lost: nothing but closing it works.
+    pub spoiled: AtomicBool,
     opened: Mutex<Opened>,
     pub listing: Mutex<Listing>,
 }
@@ -54,7 +57,7 @@ pub(crate) struct Listing {
 impl OpenFile {
     pub fn new(gfid: Gfid, flags: u32, is_dir: bool, on: Mask) -> OpenFile {
         let opened = Mutex::new(Opened { on, ..Opened::default() });
-        OpenFile { gfid, flags, is_dir, opened, listing: Mutex::default() }
+        OpenFile { gfid, flags, is_dir, spoiled: AtomicBool::new(false), opened, listing: Mutex::default() }
     }
 
     /// Children it is open on.
@@ -122,10 +125,14 @@ impl Replicate {
     /// EBADFD: a write to a file whose flags matter there (O_APPEND, O_SYNC).
     pub(super) fn for_child(&self, fop: &Fop, child: usize) -> FopResult<Fop> {
         let mut fop = fop.clone();
+        // The child forgets a released file by its number whether or not it was opened there.
+        if matches!(fop.kind(), FopKind::Release | FopKind::Releasedir) {
+            return Ok(fop);
+        }
         let is_write = matches!(fop.kind(), FopKind::Write | FopKind::CopyFileRange);
         // Of a copy's files the last is written.
         let mut flags = 0;
-        for file in files_of(&mut fop).into_iter().flatten() {
+        for file in fop.files_mut().into_iter().flatten() {
             let open = file.fd.and_then(|fd| self.open_file(fd));
             let open_there = open.as_ref().is_some_and(|open| open.on().has(child));
             flags = open.map(|open| open.flags).filter(|_| !open_there).unwrap_or(0);
@@ -137,35 +144,5 @@ impl Replicate {
             return Err(FopError::new(EBADFD, format!("{}: the file is not open on child {child}", self.name)));
         }
         Ok(fop)
-    }
-}
-
-/// The files a fop names.
-pub(super) fn files_of(fop: &mut Fop) -> [Option<&mut File>; 2] {
-    match fop {
-        Fop::Fstat { file, .. }
-        | Fop::Fsetattr { file, .. }
-        | Fop::Read { file, .. }
-        | Fop::Write { file, .. }
-        | Fop::Ftruncate { file, .. }
-        | Fop::Flush { file, .. }
-        | Fop::Fsync { file, .. }
-        | Fop::Fsyncdir { file, .. }
-        | Fop::Fsetxattr { file, .. }
-        | Fop::Fgetxattr { file, .. }
-        | Fop::Fremovexattr { file, .. }
-        | Fop::Fxattrop { file, .. }
-        | Fop::Readdir { file, .. }
-        | Fop::Readdirp { file, .. }
-        | Fop::Lk { file, .. }
-        | Fop::Finodelk { file, .. }
-        | Fop::Fentrylk { file, .. }
-        | Fop::Rchecksum { file, .. }
-        | Fop::Fallocate { file, .. }
-        | Fop::Discard { file, .. }
-        | Fop::Zerofill { file, .. }
-        | Fop::Seek { file, .. } => [Some(file), None],
-        Fop::CopyFileRange { from, to, .. } => [Some(from), Some(to)],
-        _ => [None, None],
     }
 }

@@ -73,6 +73,7 @@ impl Replicate {
                 this.end_session(&inode).await;
             }
             this.files.lock().remove(&fd);
+            this.forget_locks(&context, &file, true).await;
             // Also to children that are away: they must not open it again when they are back.
             this.send(open.on(), &context, |_| fop.clone()).await;
         }));
@@ -86,6 +87,7 @@ impl Replicate {
         let (file, gfid) = (*file, file.gfid);
         let up = self.need_quorum()?;
         self.reopen(&file, up).await;
+        self.forget_locks(context, &file, false).await;
         let inode = self.inodes.get(&gfid);
         let ended = match (self.this.upgrade(), inode.clone()) {
             (Some(this), Some(inode)) if inode.session.lock().has_writes() => {

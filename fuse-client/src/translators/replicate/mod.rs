@@ -53,6 +53,8 @@ pub(crate) use transaction::lock::{Lockee, METADATA_START};
 pub(crate) use transaction::postop::Target;
 use work::Work;
 
+use crate::translators::held::HeldLocks;
+
 /// Bugs the simulator plants to prove that it would catch them. Settable in code only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
@@ -88,6 +90,13 @@ pub struct Replicate {
     doubtful_names: Mutex<Vec<Entry>>,
     /// Transactions, and what follows releases.
     work: Arc<Work>,
+    /// Applications' locks, each with the children that have it.
+    held: HeldLocks<Mask>,
+    /// Some are being taken on children that came back.
+    restoring_locks: AtomicBool,
+    /// Some open file is spoiled, or was.
+    spoiled: AtomicBool,
+    stopped: AtomicBool,
 }
 
 /// Heals that lookups may have started and that are not done.
@@ -131,6 +140,10 @@ impl Replicate {
             background_heals: AtomicUsize::new(0),
             doubtful_names: Mutex::default(),
             work: Arc::default(),
+            held: HeldLocks::default(),
+            restoring_locks: AtomicBool::new(false),
+            spoiled: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
         }))
     }
 
@@ -183,6 +196,10 @@ impl Replicate {
 
     pub(crate) fn end_background_heal(&self) {
         self.background_heals.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     pub(crate) fn up(&self) -> Mask {
@@ -288,6 +305,9 @@ impl Translator for Replicate {
     }
 
     fn submit<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
+        if let Err(error) = self.refuse_spoiled(&fop) {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         match fop.kind() {
             FopKind::Lookup => Box::pin(self.lookup(context, fop)),
             FopKind::Stat
@@ -341,6 +361,7 @@ impl Translator for Replicate {
     }
 
     fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
         self.release_all_sessions();
     }
 }

@@ -118,6 +118,14 @@ const CONSISTENT_METADATA: OptionSpec = OptionSpec::new(
     "Answer attributes of one copy only, whatever happens",
 );
 
+/// protocol/client's option, which the graph hands on when a child has it.
+const STRICT_LOCKS: OptionSpec = OptionSpec::new(
+    &["strict-locks"],
+    OptionKind::Bool,
+    Some("off"),
+    "Open files whose locks too few children have are bad from then on",
+);
+
 /// What a volfile may set.
 pub const OPTIONS: &[OptionSpec] = &[
     READ_SUBVOLUME,
@@ -143,6 +151,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     SHD_WAIT_QLENGTH,
     ARBITER_COUNT,
     CONSISTENT_METADATA,
+    STRICT_LOCKS,
 ];
 
 /// How a data heal finds what to copy.
@@ -176,6 +185,7 @@ pub struct Settings {
     pub(crate) granular: bool,
     pub(crate) heal_parallel: usize,
     pub(crate) heal_queue: usize,
+    pub(crate) strict_locks: bool,
 }
 
 impl Settings {
@@ -241,6 +251,7 @@ impl Settings {
             granular: options.bool(&GRANULAR_ENTRY_HEAL)?,
             heal_parallel: usize::try_from(options.int(&SHD_MAX_THREADS)?).unwrap_or(1),
             heal_queue: usize::try_from(options.int(&SHD_WAIT_QLENGTH)?).unwrap_or(1024),
+            strict_locks: options.bool(&STRICT_LOCKS)?,
         })
     }
 

@@ -1,6 +1,7 @@
 //! What the tests run on: virtual time, in-memory bricks with locks, connections that can be cut.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -134,6 +135,8 @@ pub struct Wire {
     pub latency: Mutex<Duration>,
     /// What went over it.
     pub log: Mutex<Vec<String>>,
+    /// Files open through it: by whom, and in which session last.
+    open: Mutex<HashMap<FdId, (Gfid, u32, u64)>>,
 }
 
 static SESSIONS: AtomicU64 = AtomicU64::new(1);
@@ -183,6 +186,26 @@ impl Translator for Wire {
             }
             let session = ClientId(self.number.load(Ordering::SeqCst));
             let context = context.with_client(session);
+            // As protocol/client does: files are opened again in a new session.
+            for fd in fop.files().into_iter().flatten().filter_map(|file| file.fd) {
+                let before = self.open.lock().get(&fd).copied();
+                if let Some((gfid, flags, number)) = before
+                    && number != session.0
+                {
+                    let flags = flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC) as u32;
+                    let _ = self.brick.submit(&context, Fop::Open { gfid, flags, fd, xdata: Dict::new() }).await;
+                    self.open.lock().insert(fd, (gfid, flags, session.0));
+                }
+            }
+            match &fop {
+                Fop::Open { gfid, flags, fd, .. } => drop(self.open.lock().insert(*fd, (*gfid, *flags, session.0))),
+                Fop::Create { flags, fd, xdata, .. } => {
+                    let gfid = xdata.gfid("gfid-req").unwrap_or_default();
+                    self.open.lock().insert(*fd, (gfid, *flags, session.0));
+                }
+                Fop::Release { file } => drop(file.fd.and_then(|fd| self.open.lock().remove(&fd))),
+                _ => {}
+            }
             let outcome = self.brick.submit(&context, fop).await;
             if !latency.is_zero() {
                 pass(latency).await;
@@ -258,6 +281,7 @@ impl Bricks {
                 lose: Mutex::default(),
                 latency: Mutex::default(),
                 log: Mutex::default(),
+                open: Mutex::default(),
             });
             self.wires.lock().push((number, wire.clone()));
             wires.push(wire);

@@ -1,6 +1,7 @@
 //! The translator over in-memory bricks.
 
 pub(crate) mod bench;
+mod locks;
 
 use std::time::Duration;
 
