@@ -1,6 +1,7 @@
 //! Answers as text, byte for byte as GlusterFS 10.3 prints them.
 
 use crate::api::{PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
+use crate::option::{HELP, Help};
 
 /// Width of the first column of `volume status`, bytes.
 const PROCESS_WIDTH: usize = 43;
@@ -158,4 +159,11 @@ pub(super) fn options(options: &[(String, String)]) -> String {
         text += &format!("{name:<40} {value:<39}\n");
     }
     text
+}
+
+/// `volume set help`
+pub(super) fn option_help() -> String {
+    HELP.iter()
+        .map(|Help(key, default, what)| format!("Option: {key}\nDefault Value: {default}\nDescription: {what}\n\n"))
+        .collect()
 }

@@ -5,6 +5,10 @@ use quick_xml::escape::partial_escape;
 use super::heal::Backlog;
 use super::text::{is_arbiter, volume_state, volume_type};
 use crate::api::{BrickInfo, Failure, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
+use crate::option::{HELP, Help};
+
+/// How a document begins.
+const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"yes\"?>";
 
 /// A `<cliOutput>` being written.
 pub(super) struct Document {
@@ -18,7 +22,7 @@ pub(super) struct Document {
 fn escaped(text: &str) -> String {
     let legal = |c: char| matches!(c, '\t' | '\n' | '\r') || c >= ' ' && c != '\u{fffe}' && c != '\u{ffff}';
     let clean: String = text.chars().map(|c| if legal(c) { c } else { '\u{fffd}' }).collect();
-    partial_escape(clean.as_str()).replace('\r', "&#13;")
+    partial_escape(clean.as_str()).replace('\r', "&#13;").replace('"', "&quot;")
 }
 
 impl Document {
@@ -28,14 +32,14 @@ impl Document {
     }
 
     fn begin() -> Document {
-        let text = "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"yes\"?>\n<cliOutput>".to_owned();
+        let text = format!("{DECLARATION}\n<cliOutput>");
         Document { text, open: vec!["cliOutput"], empty: false }
     }
 
     /// `<name attribute="value">`
     fn open_with(mut self, name: &'static str, attribute: &'static str, value: &str) -> Document {
         self = self.open(name);
-        self.text += &format!(" {attribute}=\"{}\"", escaped(value).replace('"', "&quot;"));
+        self.text += &format!(" {attribute}=\"{}\"", escaped(value));
         self
     }
 
@@ -176,8 +180,7 @@ fn one_volume(document: Document, volume: &VolumeInfo) -> Document {
         let name = escaped(&format!("{}:{}", brick.host, brick.path));
         let uuid = escaped(&brick.host_uuid);
         document = document.raw(&format!(
-            "<brick uuid=\"{}\">{name}<name>{name}</name><hostUuid>{uuid}</hostUuid><isArbiter>{arbiter}</isArbiter></brick>",
-            uuid.replace('"', "&quot;")
+            "<brick uuid=\"{uuid}\">{name}<name>{name}</name><hostUuid>{uuid}</hostUuid><isArbiter>{arbiter}</isArbiter></brick>",
         ));
     }
     document = document.close().text("optCount", volume.options.len());
@@ -277,4 +280,18 @@ pub(super) fn heal_info(bricks: &[Backlog], hosts: &[BrickInfo]) -> String {
 /// `cliOp` and `output`, of the commands whose answer is a sentence.
 pub(super) fn sentence(document: Document, operation: &'static str, output: &str) -> String {
     document.text("cliOp", operation).text("output", output).finish()
+}
+
+/// `volume set help-xml`: a document of its own, in one line.
+pub(super) fn option_help() -> String {
+    let options: String = HELP
+        .iter()
+        .map(|Help(key, default, what)| {
+            let (key, default, what) = (escaped(key), escaped(default), escaped(what));
+            format!(
+                "<option><defaultValue>{default}</defaultValue><description>{what}</description><name>{key}</name></option>"
+            )
+        })
+        .collect();
+    format!("{DECLARATION}\n<options>{options}</options>\n")
 }

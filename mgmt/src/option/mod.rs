@@ -1,7 +1,9 @@
 //! Volume options: what there is, what values pass, what is shown for one that nobody set.
 
+mod help;
 mod table;
 
+pub use help::{HELP, Help};
 pub use table::OPTIONS;
 
 use crate::api::Failure;
@@ -73,15 +75,37 @@ pub enum Range {
     Max(i64),
 }
 
+/// Options that are kept and shown and have no effect on our bricks: they are given to no translator, and what clients would
+/// make of them without the bricks' part is left out, too.
+const INERT: [&str; 10] = [
+    "changelog.changelog",
+    "features.barrier",
+    "features.bitrot",
+    "features.cache-invalidation",
+    "features.inode-quota",
+    "features.leases",
+    "features.quota",
+    "geo-replication.ignore-pid-check",
+    "geo-replication.indexing",
+    "server.manage-gids",
+];
+
+/// Whether an option that is set has no effect (docs/management.md lists them).
+pub fn is_inert(key: &str) -> bool {
+    INERT.contains(&key)
+}
+
 /// Longest option value, in bytes. Source: our bound; GlusterFS's is a page.
 pub const MAX_VALUE_BYTES: usize = 4096;
 
-/// The option an operator means by `name`: its full name, or what follows the dot where that is unique enough (the first).
+/// The option an operator means by `name`: its full name, or what follows the first dot where only one option has it.
 pub fn find(name: &str) -> Option<&'static VolumeOption> {
-    OPTIONS
-        .iter()
-        .find(|option| option.key == name)
-        .or_else(|| OPTIONS.iter().find(|option| option.key.split_once('.').is_some_and(|(_, rest)| rest == name)))
+    let full = |name: &str| OPTIONS.iter().find(|option| option.key == name);
+    full(name).or_else(|| {
+        let mut ends = OPTIONS.iter().filter(|option| option.key.split_once('.').is_some_and(|(_, rest)| rest == name));
+        let first = ends.next()?;
+        ends.all(|other| other.key == first.key).then(|| full(first.key)).flatten()
+    })
 }
 
 /// Whether the name is the operator's own (`user.*`): kept, shown, given to no translator.
@@ -98,25 +122,33 @@ pub fn unknown(name: &str) -> Failure {
     Failure::new(libc::EINVAL, message)
 }
 
-/// The one or two names nearest to `name`, as `A or B`.
+/// The one or two names nearest to `name`, as GlusterFS finds them: of `DOMAIN.WORD` first the nearest domain, then the
+/// nearest words in it; without a dot, the nearest of all second words.
 pub fn hint(name: &str) -> Option<String> {
-    let dotted = name.contains('.');
-    let mut near: Vec<(usize, &str)> = OPTIONS
-        .iter()
-        .filter(|option| option.flags & HIDDEN == 0)
-        .map(|option| if dotted { option.key } else { option.key.split_once('.').map_or(option.key, |(_, rest)| rest) })
-        .map(|key| (distance(name, key), key))
-        .collect();
-    near.sort();
+    let second = |domain: Option<&'static str>| {
+        OPTIONS.iter().filter_map(move |option| {
+            let mut parts = option.key.split('.');
+            let first = parts.next()?;
+            parts.next().filter(|_| domain.is_none_or(|domain| domain == first))
+        })
+    };
+    let Some((domain, word)) = name.split_once('.') else {
+        let (first, other) = nearest(name, second(None))?;
+        return Some(other.map_or_else(|| first.to_owned(), |other| format!("{first} or {other}")));
+    };
+    let domains = OPTIONS.iter().filter_map(|option| option.key.split('.').next());
+    let (domain, _) = nearest(domain, domains)?;
+    let (first, other) = nearest(word, second(Some(domain)))?;
+    Some(other.map_or_else(|| format!("{domain}.{first}"), |other| format!("{domain}.{first} or ...{other}")))
+}
+
+/// The first in order of bytes of those nearest to `word`, and the second if there is one.
+fn nearest(word: &str, words: impl Iterator<Item = &'static str>) -> Option<(&'static str, Option<&'static str>)> {
+    let mut near: Vec<(usize, &str)> = words.map(|other| (distance(word, other), other)).collect();
+    near.sort_unstable();
     near.dedup();
-    let (best, first) = *near.first()?;
-    if best > name.len().max(3) {
-        return None;
-    }
-    match near.get(1) {
-        Some((second, key)) if *second == best => Some(format!("{first} or {key}")),
-        _ => Some(first.to_owned()),
-    }
+    let (best, first) = *near.first().filter(|(best, _)| *best != usize::MAX)?;
+    Some((first, near.get(1).filter(|(distance, _)| *distance == best).map(|(_, other)| *other)))
 }
 
 /// Levenshtein's distance; names over 128 bytes are infinitely far.
@@ -148,6 +180,23 @@ pub fn parse_bool(value: &str) -> Option<bool> {
         "0" | "off" | "no" | "false" | "disable" => Some(false),
         _ => None,
     }
+}
+
+/// A number as C writes it: `42`, `-1`, octal `0755`, `0x1f`.
+fn parse_int(value: &str) -> Option<i64> {
+    let (sign, digits) = match value.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, value),
+    };
+    if digits.starts_with(['-', '+']) {
+        return None;
+    }
+    let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(hex) => i64::from_str_radix(hex, 16),
+        None if digits.len() > 1 && digits.starts_with('0') => i64::from_str_radix(digits, 8),
+        None => digits.parse(),
+    };
+    number.ok()?.checked_mul(sign)
 }
 
 /// A size with its unit (`64MB`, `1.5GB`, `512`), in bytes. Source: gf_string2bytesize.
@@ -228,7 +277,7 @@ impl VolumeOption {
                 None => Err(format!("option {name} {value}: '{value}' is not a valid boolean value")),
             },
             Kind::Str(allowed) => {
-                if allowed.iter().any(|one| one.eq_ignore_ascii_case(value)) {
+                if allowed.contains(&value) {
                     Ok(())
                 } else {
                     Err(format!(
@@ -238,8 +287,8 @@ impl VolumeOption {
                 }
             }
             Kind::Int(range) => {
-                let number: i64 =
-                    value.parse().map_err(|_| format!("invalid number format \"{value}\" in option \"{name}\""))?;
+                let number = parse_int(value)
+                    .ok_or_else(|| format!("invalid number format \"{value}\" in option \"{name}\""))?;
                 in_range(range, number, &number.to_string(), name, value)
             }
             Kind::Size(range) => {
@@ -404,7 +453,7 @@ mod tests {
             for value in [option.written, option.default]
                 .into_iter()
                 .flatten()
-                .filter(|value| *value != "(null)" && !value.contains("{{"))
+                .filter(|value| !value.is_empty() && *value != "(null)" && !value.contains("{{"))
             {
                 if let Err(failure) = option.validate(value) {
                     // Outside its own bounds in GlusterFS's tables too: 0 or `off` for "not set".

@@ -41,6 +41,9 @@ pub enum Command {
         name: String,
         id: Uuid,
         keys: Vec<String>,
+        /// Set in their place.
+        #[serde(default)]
+        defaults: Vec<(String, String)>,
     },
     SetGlobalOptions {
         options: Vec<(String, String)>,
@@ -153,16 +156,19 @@ fn change(state: &mut State, command: Command, losers: &mut Vec<String>) -> Resu
             }
             volume.version += 1;
         }
-        Command::ResetOptions { name, id, keys } => {
+        Command::ResetOptions { name, id, keys, defaults } => {
             let volume = volume(state, &name, id)?;
             volume.options.retain(|(key, _)| !keys.contains(key));
+            for (key, value) in &defaults {
+                volume.set_option(key, value);
+            }
             volume.version += 1;
         }
         Command::SetGlobalOptions { options } => {
             for (key, value) in options {
                 match state.global_options.iter_mut().find(|(name, _)| *name == key) {
                     Some(slot) => slot.1 = value,
-                    None => state.global_options.push((key, value)),
+                    None => state.global_options.insert(0, (key, value)),
                 }
             }
             state.global_options.truncate(MAX_OPTIONS);

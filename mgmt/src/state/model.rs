@@ -18,7 +18,7 @@ pub struct State {
     pub peers: BTreeMap<Uuid, Peer>,
     /// Volumes by name.
     pub volumes: BTreeMap<String, Volume>,
-    /// Options set for `all`, oldest first.
+    /// Options set for `all`, newest first.
     pub global_options: Vec<(String, String)>,
     /// Counts changes of `global_options` (file `options`, global-option-version).
     pub global_version: u32,

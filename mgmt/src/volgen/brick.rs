@@ -19,7 +19,7 @@ pub struct BrickContext<'a> {
 
 /// What the brick process runs.
 pub fn brick(state: &State, volume: &Volume, brick: &Brick, context: BrickContext<'_>) -> String {
-    let value = |key: &str| volume.option(key).or_else(|| state.global_option(key));
+    let value = |key: &str| super::value(state, volume, key);
     let is_on = |key: &str, default: bool| value(key).and_then(option::parse_bool).unwrap_or(default);
     let name = volume.name.as_str();
     let id = volume.id.to_string();

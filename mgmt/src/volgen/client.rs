@@ -6,7 +6,7 @@ use crate::state::model::{State, Volume};
 
 /// How a graph's value for an option comes about: the volume's, else the pool's.
 fn lookup<'a>(state: &'a State, volume: &'a Volume) -> impl Fn(&str) -> Option<&'a str> {
-    move |key| volume.option(key).or_else(|| state.global_option(key))
+    move |key| super::value(state, volume, key)
 }
 
 fn is_on(value: Option<&str>, default: bool) -> bool {

@@ -8,6 +8,28 @@ pub mod graph;
 pub use brick::{BrickContext, brick};
 pub use client::{client, heal};
 
+use crate::option;
+use crate::state::model::{State, Volume};
+
+/// Most executors of a brick.
+const MAX_EVENT_THREADS: u32 = 64;
+
+/// An option's value for a graph: the volume's, else the pool's. Not there for one without effect, nor for those that would
+/// have clients rely on it.
+fn value<'a>(state: &'a State, volume: &'a Volume, key: &str) -> Option<&'a str> {
+    let leans_on_upcalls = matches!(
+        key,
+        "performance.cache-invalidation" | "performance.quick-read-cache-invalidation" | "performance.md-cache-timeout"
+    );
+    if option::is_inert(key) || (leans_on_upcalls && option::is_inert("features.cache-invalidation")) {
+        return None;
+    }
+    let value = volume.option(key).or_else(|| state.global_option(key))?;
+    // More would only be refused by the brick; GlusterFS allows 1024.
+    let is_above = key == "server.event-threads" && value.parse().is_ok_and(|count: u32| count > MAX_EVENT_THREADS);
+    Some(if is_above { "64" } else { value })
+}
+
 /// The names of a volume's files in its directory.
 pub mod names {
     use crate::state::model::{Brick, Volume};

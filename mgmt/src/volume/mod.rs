@@ -5,5 +5,6 @@ pub mod facts;
 pub mod heal;
 pub mod info;
 pub mod local;
+pub mod option_rules;
 pub mod options;
 pub mod run;

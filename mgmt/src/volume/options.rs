@@ -6,6 +6,7 @@ use crate::daemon::peer::Act;
 use crate::option::{self, FORCE, GLOBAL, LISTED, NEVER_RESET, OPTIONS};
 use crate::state::command::Command;
 use crate::state::model::{OP_VERSION, Volume};
+use crate::volume::option_rules;
 
 fn invalid(message: impl Into<String>) -> Failure {
     Failure::new(libc::EINVAL, message)
@@ -31,7 +32,12 @@ impl Node {
         };
         let index = self.propose(command).await?;
         self.act(index, Act::Applied).await?;
-        Ok(Answer::Done { note: None })
+        let note = options.iter().any(|(key, _)| key == "debug.trace").then(|| {
+            "debug.trace translator has been added to the server volume file. Please restart the volume for enabling the \
+             translator"
+                .to_owned()
+        });
+        Ok(Answer::Done { note })
     }
 
     fn check_option(&self, volume: Option<&Volume>, key: &str, value: &str) -> Result<(String, String), Failure> {
@@ -48,35 +54,16 @@ impl Node {
         }
         let entry = option::find(key).ok_or_else(|| option::unknown(key))?;
         match volume {
-            Some(_) if entry.is(GLOBAL) => {
-                return Err(invalid(format!(
-                    "option : {} is a global option. It is not valid to set it on a single volume; use 'volume set all'",
-                    entry.key
-                )));
+            Some(_) if entry.key == "cluster.op-version" => {
+                return Err(invalid("Option \"cluster.op-version\" is not valid for a single volume"));
             }
-            None if !entry.is(GLOBAL) => {
-                return Err(invalid(format!("{} is not a global option; name a volume", entry.key)));
-            }
+            Some(_) if entry.is(GLOBAL) => return Err(invalid("Not a valid option for single volume")),
+            None if !entry.is(GLOBAL) => return Err(invalid("Not a valid option for all volumes")),
             _ => {}
         }
+        self.store.with_state(|state| option_rules::check(state, volume, entry.key, value))?;
         entry.validate(value)?;
-        check_supported(entry.key, value)?;
-        if let Some(volume) = volume {
-            check_against(volume, entry.key, value)?;
-        }
-        if entry.key == "cluster.op-version" {
-            return match value.parse::<u32>() {
-                Ok(version) if version == OP_VERSION => Ok((entry.key.to_owned(), value.to_owned())),
-                Ok(version) if version > OP_VERSION => Err(invalid(format!(
-                    "Required op_version ({version}) is not supported. Max supported op-version is {OP_VERSION}"
-                ))),
-                Ok(version) => Err(invalid(format!(
-                    "Required op-version ({version}) should not be equal or lower than current cluster op-version \
-                     ({OP_VERSION})."
-                ))),
-                Err(_) => Err(invalid(format!("{value} is not a valid op-version"))),
-            };
-        }
+        option_rules::check_supported(entry.key, value)?;
         Ok((entry.key.to_owned(), value.to_owned()))
     }
 
@@ -87,7 +74,7 @@ impl Node {
             Some(volume) => volume.options.iter().map(|(key, _)| key.clone()).collect(),
             None => self.store.with_state(|state| state.global_options.iter().map(|(key, _)| key.clone()).collect()),
         };
-        let note = Some("reset volume successful".to_owned());
+        let mut note = "reset volume successful";
         let keys = match key {
             Some(key) if set.iter().any(|known| known == key) && option::is_users(key) => vec![key.to_owned()],
             Some(key) => {
@@ -96,27 +83,44 @@ impl Node {
                     // The same words with another beginning.
                     invalid(failure.message.replacen("option : ", "Option ", 1))
                 })?;
+                if matches!(entry.key, "features.quota" | "features.inode-quota") {
+                    return Err(invalid(format!(
+                        "'gluster volume reset <VOLNAME> {}' is deprecated. Use 'gluster volume quota <VOLNAME> disable' \
+                         instead.",
+                        entry.key
+                    )));
+                }
                 if entry.is(FORCE) && !force && set.iter().any(|known| known == entry.key) {
                     return Err(invalid(format!("'{}' is protected. To reset use 'force'.", entry.key)));
                 }
                 vec![entry.key.to_owned()]
             }
-            None => set
-                .iter()
-                .filter(|key| {
-                    let entry = option::find(key);
-                    !entry.is_some_and(|entry| entry.is(NEVER_RESET) || (entry.is(FORCE) && !force) || keeps(entry.key))
-                })
-                .cloned()
-                .collect(),
+            None => {
+                let is_kept = |key: &&String, flag| option::find(key).is_some_and(|entry| entry.is(flag));
+                if !force && set.iter().any(|key| is_kept(&key, FORCE)) {
+                    note = "All unprotected fields were reset. To reset the protected fields, use 'force'.";
+                }
+                set.iter()
+                    .filter(|key| !is_kept(key, NEVER_RESET) && (force || !is_kept(key, FORCE)))
+                    .cloned()
+                    .collect()
+            }
         };
         let command = match &volume {
-            Some(volume) => Command::ResetOptions { name: name.to_owned(), id: volume.id, keys },
+            Some(volume) => {
+                let defaults = REPLACED.iter().filter(|(name, _)| keys.iter().any(|key| key == name));
+                Command::ResetOptions {
+                    name: name.to_owned(),
+                    id: volume.id,
+                    defaults: defaults.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+                    keys,
+                }
+            }
             None => Command::ResetGlobalOptions { keys },
         };
         let index = self.propose(command).await?;
         self.act(index, Act::Applied).await?;
-        Ok(Answer::Done { note })
+        Ok(Answer::Done { note: Some(note.to_owned()) })
     }
 
     /// `volume get V KEY`; either may be `all`.
@@ -126,16 +130,19 @@ impl Node {
         let options = if key == "all" {
             let mut listed: Vec<(String, String)> = OPTIONS
                 .iter()
-                .filter(|entry| match volume {
-                    Some(_) => entry.is(LISTED),
-                    None => entry.is(GLOBAL) && entry.default.is_some(),
-                })
+                .filter(|entry| volume.is_some() && entry.is(LISTED))
                 .map(|entry| (entry.key.to_owned(), self.shown(volume, entry)))
                 .collect();
+            if volume.is_none() {
+                let entries = POOL_WIDE.iter().filter_map(|key| option::find(key));
+                listed.extend(entries.map(|entry| (entry.key.to_owned(), self.shown(None, entry))));
+            }
             if let Some(volume) = volume {
                 listed.extend(volume.options.iter().filter(|(key, _)| option::is_users(key)).cloned());
             }
             listed
+        } else if volume.is_none() && option::find(key).is_some_and(|entry| !entry.is(GLOBAL)) {
+            return Err(invalid("Not a valid option for all volumes"));
         } else if let Some(value) = volume.and_then(|volume| volume.option(key)).filter(|_| option::is_users(key)) {
             vec![(key.to_owned(), value.to_owned())]
         } else {
@@ -161,112 +168,27 @@ impl Node {
             _ if entry.key == "cluster.quorum-type" && volume.is_some_and(|v| v.replica >= 3) => "auto".to_owned(),
             // What volgen writes of itself counts as set.
             (Some(default), Some(_)) if volume.is_some() && !entry.is(GLOBAL) => default.to_owned(),
+            // In the list of a volume, GlusterFS shows the pool's defaults as if they were set.
+            (Some(default), _) if volume.is_some() && entry.is(GLOBAL) => default.to_owned(),
             (default, _) => format!("{} (DEFAULT)", default.unwrap_or("(null)")),
         })
     }
 }
 
-/// Options a whole reset leaves alone: of those `create` set, the ones GlusterFS 10.3 leaves alone.
-fn keeps(key: &str) -> bool {
-    matches!(key, "storage.fips-mode-rchecksum" | "transport.address-family" | "nfs.disable")
-}
-
-/// Options our bricks do not start with when they are on.
-const NOT_YET: [&str; 21] = [
-    "changelog.changelog",
-    "client.ssl",
-    "features.barrier",
-    "features.bitrot",
-    "features.cache-invalidation",
-    "features.enforce-mandatory-lock",
-    "features.inode-quota",
-    "features.leases",
-    "features.quota",
-    "features.read-only",
-    "features.trash",
-    "features.trash-internal-op",
-    "features.worm",
-    "features.worm-file-level",
-    "geo-replication.ignore-pid-check",
-    "geo-replication.indexing",
-    "server.all-squash",
-    "server.manage-gids",
-    "server.root-squash",
-    "server.ssl",
-    "storage.build-pgfid",
+/// The pool's options, in the order `volume get all all` lists them. Source: valid_all_vol_opts.
+const POOL_WIDE: [&str; 10] = [
+    "cluster.server-quorum-ratio",
+    "cluster.enable-shared-storage",
+    "cluster.op-version",
+    "cluster.max-op-version",
+    "cluster.brick-multiplex",
+    "cluster.max-bricks-per-process",
+    "glusterd.vol_count_per_thread",
+    "cluster.localtime-logging",
+    "cluster.daemon-log-level",
+    "cluster.brick-graceful-cleanup",
 ];
 
-/// Most event threads of a brick.
-const MAX_EVENT_THREADS: i64 = 64;
-
-/// Refuses what passes in GlusterFS and our bricks refuse: better now than at the volume's next start.
-fn check_supported(key: &str, value: &str) -> Result<(), Failure> {
-    let is_supported = match key {
-        "locks.mandatory-locking" => value.eq_ignore_ascii_case("off"),
-        "server.event-threads" => value.parse().is_ok_and(|count| (1..=MAX_EVENT_THREADS).contains(&count)),
-        "storage.create-mask"
-        | "storage.create-directory-mask"
-        | "storage.force-create-mode"
-        | "storage.force-directory-mode" => u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777),
-        "storage.max-hardlinks" => value.parse::<u32>().is_ok(),
-        _ => !NOT_YET.contains(&key) || option::parse_bool(value) != Some(true),
-    };
-    if is_supported {
-        return Ok(());
-    }
-    let bound = if key == "server.event-threads" { format!(" (at most {MAX_EVENT_THREADS})") } else { String::new() };
-    Err(Failure::new(libc::EOPNOTSUPP, format!("option {key} : {value} is not supported yet{bound}")))
-}
-
-/// Checks that depend on the volume.
-fn check_against(volume: &Volume, key: &str, value: &str) -> Result<(), Failure> {
-    match key {
-        "cluster.quorum-count" => {
-            let max = i64::from(volume.replica);
-            match value.parse::<i64>() {
-                Ok(count) if (1..=max).contains(&count) => Ok(()),
-                _ => Err(invalid(format!("{value} in quorum-count {value} is out of range [1 - {max}]"))),
-            }
-        }
-        "cluster.self-heal-daemon" if !volume.is_replicated() => {
-            Err(invalid(format!("Volume {} is not of replicate type", volume.name)))
-        }
-        "cluster.granular-entry-heal" if !volume.is_replicated() => {
-            Err(invalid(format!("Cannot set {key} for a non-replicate volume.")))
-        }
-        "features.read-only" | "features.worm" => {
-            let other = if key == "features.worm" { "features.read-only" } else { "features.worm" };
-            let both = option::parse_bool(value) == Some(true)
-                && volume.option(other).and_then(option::parse_bool) == Some(true);
-            if both { Err(invalid("read-only and worm cannot be set together")) } else { Ok(()) }
-        }
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_bricks_refuse_is_refused() {
-        for key in NOT_YET {
-            assert_eq!(option::find(key).map(|entry| entry.key), Some(key));
-            assert!(check_supported(key, "off").is_ok(), "{key}");
-            for on in ["on", "Enable", "true", "1", "yes"] {
-                let failure = check_supported(key, on).unwrap_err();
-                assert!(failure.message.contains(key) && failure.message.contains("not supported yet"), "{failure}");
-            }
-        }
-        for (key, good, bad) in [
-            ("locks.mandatory-locking", "off", "forced"),
-            ("server.event-threads", "64", "65"),
-            ("storage.create-mask", "0755", "0789"),
-            ("storage.max-hardlinks", "100", "99999999999"),
-        ] {
-            assert!(check_supported(key, good).is_ok(), "{key}");
-            assert!(check_supported(key, bad).is_err(), "{key}");
-        }
-        assert!(check_supported("network.ping-timeout", "10").is_ok());
-    }
-}
+/// What a reset puts in the place of what it took away: options `create` sets for every volume.
+const REPLACED: [(&str, &str); 3] =
+    [("nfs.disable", "on"), ("transport.address-family", "inet"), ("storage.fips-mode-rchecksum", "on")];

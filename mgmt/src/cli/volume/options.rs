@@ -6,16 +6,28 @@ use std::io::{BufRead, BufReader, Read};
 use super::super::{Session, Status, text, xml};
 use super::failed;
 use crate::api::{Answer, Request};
+use crate::option;
 
 /// Where GlusterFS keeps its named sets of options.
 const GROUPS: &str = "/var/lib/glusterd/groups";
+/// Said of an option of the pool that is asked for by a volume. The blanks are GlusterFS's.
+const GLOBAL_WARNING: &str = "Warning: support to get                                         global option value using \
+volume get                                         <volname>` will be deprecated from                                  \
+\x20      next release. Consider using `volume                                         get all` instead for global options";
 /// Longest file of such a set, bytes.
 const GROUP_BYTES: u64 = 1 << 20;
 
 pub(in super::super) fn set(session: &mut Session, pattern: &'static str, words: &[String]) -> Status {
     let rest = words.get(2..).unwrap_or_default();
     let (name, options) = match rest {
-        [help] if help == "help" || help == "help-xml" => return session.not_supported("volume set help"),
+        [what] if what == "help" => {
+            session.console.out(text::option_help());
+            return 0;
+        }
+        [what] if what == "help-xml" => {
+            session.console.out(xml::option_help());
+            return 0;
+        }
         [name, group, set] if group == "group" => match read_group(set.trim()) {
             Ok(options) => (name, options),
             Err(message) => {
@@ -47,12 +59,16 @@ pub(in super::super) fn set(session: &mut Session, pattern: &'static str, words:
     }
     let request = Request::VolumeSet { name: name.clone(), options };
     match session.ask(&request) {
-        Ok(Ok(_)) => {
+        Ok(Ok(answer)) => {
+            let note = if let Answer::Done { note } = answer { note } else { None };
             if session.options.xml {
                 let document = xml::Document::new(0, 0, "");
                 session.console.write(xml::sentence(document, "volSet", "Set volume successful"));
             } else {
                 session.console.out("volume set: success");
+                if let Some(note) = note {
+                    session.console.out(note);
+                }
             }
             0
         }
@@ -148,11 +164,25 @@ pub(in super::super) fn get(session: &mut Session, pattern: &'static str, words:
     let [_, _, name, key] = words else { return session.usage(pattern) };
     match session.ask(&Request::VolumeGet { name: name.clone(), key: key.clone() }) {
         Ok(Ok(Answer::Options(options))) if !options.is_empty() => {
+            let mut options = options;
+            if let [(key, value)] = options.as_mut_slice()
+                && name != "all"
+                && option::find(key).is_some_and(|entry| entry.is(option::GLOBAL))
+            {
+                if !session.options.xml {
+                    session.console.out(GLOBAL_WARNING);
+                }
+                if let Some(bare) = value.strip_suffix(" (DEFAULT)") {
+                    *value = bare.to_owned();
+                }
+            }
             let text = if session.options.xml { xml::options(&options) } else { text::options(&options) };
             session.console.write(text);
             0
         }
-        Ok(Err(failure)) => {
+        Ok(Err(mut failure)) => {
+            // Of this command, scripts see no number.
+            failure.op_errno = 0;
             let separator = if failure.message.is_empty() { "" } else { ": " };
             let message = format!("volume get option: failed{separator}{failure}");
             if session.options.xml {

@@ -1,0 +1,245 @@
+//! Rules for options beyond the type of their value: those that have a command of their own, those that depend on the volume,
+//! and those our bricks do not keep yet. Words and order are GlusterFS's (glusterd-volume-set.c, glusterd-op-sm.c).
+
+use std::path::Path;
+
+use crate::api::Failure;
+use crate::option::{self, parse_bool, parse_size};
+use crate::state::model::{OP_VERSION, State, Status, Volume};
+
+/// Options that promise what our bricks do not keep yet: refused when they are on, so that nobody believes in them.
+const NOT_YET: [&str; 8] = [
+    "client.ssl",
+    "cluster.switch",
+    "features.enforce-mandatory-lock",
+    "features.trash",
+    "features.trash-internal-op",
+    "server.all-squash",
+    "server.root-squash",
+    "server.ssl",
+];
+
+fn refused(message: impl Into<String>) -> Result<(), Failure> {
+    Err(Failure::new(libc::EINVAL, message))
+}
+
+/// Checks all of them for a value to be set on `volume`, or on the pool.
+///
+/// # Errors
+/// GlusterFS's words.
+pub fn check(state: &State, volume: Option<&Volume>, key: &str, value: &str) -> Result<(), Failure> {
+    check_commands(key, value)?;
+    check_boolean(key, value)?;
+    match volume {
+        Some(volume) => check_volume(volume, key, value)?,
+        None => check_pool(state, key, value)?,
+    }
+    Ok(())
+}
+
+/// Options that have a command of their own.
+fn check_commands(key: &str, value: &str) -> Result<(), Failure> {
+    let instead = |what: &str, how: &str| refused(format!(" 'gluster volume set <VOLNAME> {what}' is {how} instead."));
+    match key {
+        "features.quota" | "features.inode-quota" => {
+            let command = match parse_bool(value) {
+                Some(true) if key == "features.quota" => "quota <VOLNAME> enable",
+                Some(true) => "inode-quota <VOLNAME> enable",
+                _ => "quota <VOLNAME> disable",
+            };
+            instead(&format!("{key} {value}"), &format!("deprecated. Use 'gluster volume {command}'"))
+        }
+        "features.bitrot" => instead(key, "invalid command. Use 'gluster volume bitrot <VOLNAME> {enable|disable}'"),
+        "features.scrub" => instead(key, "invalid command. Use 'gluster volume bitrot <VOLNAME> scrub {pause|resume}'"),
+        "ganesha.enable" => refused("The option nfs-ganesha should be enabled before setting ganesha.enable."),
+        _ => Ok(()),
+    }
+}
+
+/// Options whose boolean is looked at before any translator is.
+fn check_boolean(key: &str, value: &str) -> Result<(), Failure> {
+    const EARLY: [&str; 10] = [
+        "client.strict-locks",
+        "features.worm",
+        "features.worm-file-level",
+        "features.worm-files-deletable",
+        "cluster.brick-multiplex",
+        "cluster.brick-graceful-cleanup",
+        "cluster.localtime-logging",
+        "features.ctime",
+        "ctime.noatime",
+        "features.enforce-mandatory-lock",
+    ];
+    if EARLY.contains(&key) && parse_bool(value).is_none() {
+        return refused(format!("{value} is not a valid boolean value. {key} expects a valid boolean value."));
+    }
+    Ok(())
+}
+
+fn check_pool(state: &State, key: &str, value: &str) -> Result<(), Failure> {
+    match key {
+        "cluster.op-version" => match value.parse::<u32>() {
+            Ok(version) if version > OP_VERSION => refused(format!(
+                "Required op_version ({version}) is not supported. Max supported op version is {OP_VERSION}"
+            )),
+            Ok(version) => refused(format!(
+                "Required op-version ({version}) should not be equal or lower than current cluster op-version \
+                 ({OP_VERSION})."
+            )),
+            Err(_) => refused(format!("invalid number format \"{value}\" in option \"cluster.op-version\"")),
+        },
+        "cluster.max-bricks-per-process" => {
+            if state.global_option("cluster.brick-multiplex").and_then(parse_bool) == Some(true) {
+                return Ok(());
+            }
+            refused(
+                "Brick-multiplexing is not enabled. Please enable brick multiplexing before trying to set this option.",
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_volume(volume: &Volume, key: &str, value: &str) -> Result<(), Failure> {
+    let copies = volume.replica.max(1) as usize;
+    match key {
+        "cluster.granular-entry-heal" if volume.is_replicated() => refused(
+            " 'gluster volume set <VOLNAME> cluster.granular-entry-heal {enable, disable}' is not supported. Use 'gluster \
+             volume heal <VOLNAME> granular-entry-heal {enable, disable}' instead.",
+        ),
+        "cluster.metadata-self-heal"
+        | "cluster.data-self-heal"
+        | "cluster.entry-self-heal"
+        | "cluster.shd-max-threads"
+            if !volume.is_replicated() =>
+        {
+            refused(format!("Cannot set {key} for a non-replicate volume."))
+        }
+        "cluster.self-heal-daemon" if !volume.is_replicated() => {
+            refused(format!("Volume {} is not of replicate type", volume.name))
+        }
+        "disperse.shd-max-threads" | "disperse.quorum-count" => {
+            refused(format!("Cannot set {key} for a non-disperse volume."))
+        }
+        "cluster.disperse-self-heal-daemon" => refused(format!("Volume {} is not of disperse type", volume.name)),
+        "cluster.quorum-count" if volume.is_replicated() => match value.parse::<i64>() {
+            Ok(count) if (1..=i64::from(volume.replica)).contains(&count) => Ok(()),
+            Ok(count) => refused(format!("{count} in {key} {value} is out of range [1 - {}]", volume.replica)),
+            Err(_) => refused(format!("{value} is not an integer. {key} expects a valid integer value.")),
+        },
+        "cluster.subvols-per-directory" => {
+            let sets = volume.bricks.len() / copies;
+            match value.parse::<usize>() {
+                Ok(count) if count > sets => {
+                    refused(format!("subvols-per-directory({count}) is greater than the number of subvolumes({sets})."))
+                }
+                _ => Ok(()),
+            }
+        }
+        "cluster.lock-migration" if volume.is_replicated() => {
+            refused("Lock migration is a experimental feature. Currently works with pure distribute volume only")
+        }
+        "cluster.lock-migration" if parse_bool(value).is_none() => {
+            refused("Invalid value for volume set command. Use on/off only.")
+        }
+        "cluster.read-subvolume" => {
+            let is_client = (0..volume.bricks.len()).any(|index| value == format!("{}-client-{index}", volume.name));
+            if is_client {
+                return Ok(());
+            }
+            refused(format!("option read-subvolume {value}: '{value}' is not a valid volume name"))
+        }
+        "locks.mandatory-locking" if !matches!(value, "off" | "file" | "forced" | "optimal") => refused(format!(
+            "Invalid option value '{value}': Available options are 'off', 'file', 'forced' or 'optimal'"
+        )),
+        "features.retention-mode" if !matches!(value, "relax" | "enterprise") => refused(format!(
+            "The value of retention mode should be either relax or enterprise. But the value of {key} is {value}"
+        )),
+        "features.read-only" | "features.worm" => {
+            let other = if key == "features.worm" { "features.read-only" } else { "features.worm" };
+            let is_on = |value: Option<&str>| value.and_then(parse_bool) == Some(true);
+            if is_on(Some(value)) && is_on(volume.option(other)) {
+                return refused("Error, Validation Failed");
+            }
+            Ok(())
+        }
+        "features.quota-deem-statfs" => refused(format!("Cannot set {key}. Enable quota first.")),
+        "auth.allow" | "auth.reject" => check_addresses(volume, key, value),
+        "performance.cache-min-file-size" | "performance.cache-max-file-size" => {
+            let of = |other: &str| if key == other { Some(value) } else { volume.option(other) };
+            let (min, max) = (of("performance.cache-min-file-size"), of("performance.cache-max-file-size"));
+            let (Some(low), Some(high)) = (min, max) else { return Ok(()) };
+            if parse_size(low) > parse_size(high) && parse_size(high) != Some(0) {
+                return refused(format!("cache-min-file-size ({low}) is greater than cache-max-file-size ({high})"));
+            }
+            Ok(())
+        }
+        "storage.linux-aio" | "storage.linux-io_uring" if volume.status == Status::Started => refused(format!(
+            "Changing '{key}' is not supported when the volume is in started state. Please stop the volume first."
+        )),
+        "server.statedump-path" if !Path::new(value).is_dir() => refused(format!("Failed: {value} is not a directory")),
+        "transport.listen-backlog" => match value.parse::<i64>() {
+            Ok(count) if count >= 0 => Ok(()),
+            Ok(_) => refused(format!("{value} is not a compatible value. {key} expects a positiveinteger value.")),
+            Err(_) => refused(format!("{value} is not a compatible value. {key} expects an integer value.")),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// `ADDRESS,...` and `/SUBDIRECTORY(ADDRESS|ADDRESS),...`.
+fn check_addresses(volume: &Volume, key: &str, value: &str) -> Result<(), Failure> {
+    let is_good = |item: &str| match item.split_once('(') {
+        Some((path, inside)) => {
+            path.starts_with('/')
+                && inside.strip_suffix(')').is_some_and(|list| list.split('|').all(option::is_address))
+        }
+        None => item == "*" || option::is_address(item),
+    };
+    if value.split(',').all(|item| is_good(item.trim())) {
+        return Ok(());
+    }
+    let brick = volume.bricks.first().map_or("", |brick| brick.path.as_str());
+    let name = format!("auth.addr.{brick}.{}", key.trim_start_matches("auth."));
+    refused(format!("option {name} {value}: '{value}' is not a valid internet-address-list"))
+}
+
+/// Refuses what passes in GlusterFS and our bricks refuse: better now than at the volume's next start.
+///
+/// # Errors
+/// Says so.
+pub fn check_supported(key: &str, value: &str) -> Result<(), Failure> {
+    let is_supported = match key {
+        "locks.mandatory-locking" => value.eq_ignore_ascii_case("off"),
+        "storage.max-hardlinks" => value.parse::<u32>().is_ok(),
+        _ => !NOT_YET.contains(&key) || parse_bool(value) != Some(true),
+    };
+    if is_supported {
+        return Ok(());
+    }
+    Err(Failure::new(libc::EOPNOTSUPP, format!("option {key} : {value} is not supported yet")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_bricks_refuse_is_refused() {
+        for key in NOT_YET {
+            assert_eq!(option::find(key).map(|entry| entry.key), Some(key));
+            assert!(check_supported(key, "off").is_ok(), "{key}");
+            for on in ["on", "Enable", "true", "1", "yes"] {
+                let failure = check_supported(key, on).unwrap_err();
+                assert!(failure.message.contains(key) && failure.message.contains("not supported yet"), "{failure}");
+            }
+        }
+        for (key, good, bad) in
+            [("locks.mandatory-locking", "off", "forced"), ("storage.max-hardlinks", "100", "99999999999")]
+        {
+            assert!(check_supported(key, good).is_ok(), "{key}");
+            assert!(check_supported(key, bad).is_err(), "{key}");
+        }
+        assert!(check_supported("network.ping-timeout", "10").is_ok());
+    }
+}
