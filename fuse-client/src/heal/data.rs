@@ -60,7 +60,14 @@ impl Healer {
         let look = self.look(context, gfid).await?;
         let everyone = self.replicate.everyone();
         let judged = direction(&look.marks, Segment::Data, everyone, self.replicate.settings.quorum.needed());
-        let mut sources = judged.sources;
+        let arbiters = self.replicate.arbiters();
+        let mut sources = judged.sources - arbiters;
+        if sources.is_empty() && !judged.sources.is_empty() {
+            // Nobody has what the arbiter saw. Where there is nothing to be had, there is nothing lost.
+            if look.copies.iter().all(|copy| copy.iatt.size_bytes == 0) {
+                sources = self.replicate.everyone() - arbiters;
+            }
+        }
         if sources.is_empty() {
             return Err(Trouble::SplitBrain(format!("{gfid}: all copies of its data are accused")));
         }
@@ -81,7 +88,8 @@ impl Healer {
             sources = best.map(|copy| Mask::only(copy.child)).unwrap_or_default();
         }
         let Some(source) = self.replicate.pick_reader(gfid, sources) else { return Ok(None) };
-        let (source, sinks) = self.twist(source, everyone - sources);
+        // An arbiter that nobody accuses has missed nothing.
+        let (source, sinks) = self.twist(source, everyone - sources - (judged.sources & arbiters));
         if sinks.is_empty() {
             return Ok(None);
         }
@@ -100,7 +108,12 @@ impl Healer {
         let domain = self.replicate.name().to_owned();
         let size = plan.look.copy(plan.source).map(|copy| copy.iatt.size_bytes).unwrap_or(0);
         let window = self.replicate.settings.heal_window_bytes.max(4096);
-        let mut healed = plan.sinks;
+        // An arbiter has no contents to be brought to: its marks are taken back with the others'.
+        let spared = plan.sinks & self.replicate.arbiters();
+        let mut healed = plan.sinks - spared;
+        if healed.is_empty() && plan.voters.is_empty() {
+            return Ok(spared);
+        }
         let mut offset = 0;
         while offset < size && !healed.is_empty() {
             let piece = Lockee::Range { gfid, start: offset, len: window };
@@ -114,7 +127,7 @@ impl Healer {
             outcome?;
             offset += window;
         }
-        if healed.is_empty() { Err(not_all_healed()) } else { Ok(healed) }
+        if healed.is_empty() { Err(not_all_healed()) } else { Ok(healed | spared) }
     }
 
     async fn copy_piece(

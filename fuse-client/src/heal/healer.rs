@@ -93,11 +93,13 @@ impl Healer {
         let kind = look.kind();
         let needs = |segment: Segment| look.marks.iter().any(|marks| marks.any(segment));
         let first = look.copies.first().map(|copy| &copy.iatt);
+        let arbiters = self.replicate.arbiters();
         let differ = |f: fn(&ladrillo_translator::Iatt) -> (u32, u32, u32)| {
             look.copies.iter().any(|copy| Some(f(&copy.iatt)) != first.map(f))
         };
-        let sizes_differ =
-            look.copies.iter().any(|copy| Some(copy.iatt.size_bytes) != first.map(|iatt| iatt.size_bytes));
+        let mut sizes = look.copies.iter().filter(|copy| !arbiters.has(copy.child)).map(|copy| copy.iatt.size_bytes);
+        let first_size = sizes.next();
+        let sizes_differ = sizes.any(|size| Some(size) != first_size);
         let mut done = Healed::Nothing;
         let mut trouble = None;
         if kind == Some(FileType::Regular) && (needs(Segment::Data) || sizes_differ) {

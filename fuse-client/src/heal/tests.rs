@@ -12,7 +12,7 @@ use ladrillo_translator::{Dict, Fop, Gfid, Iatt, Value};
 use super::info::{EntryStatus, info, print};
 use super::service::HealService;
 use crate::translators::replicate::Sabotage;
-use crate::translators::replicate::tests::bench::{Bricks, Client, at, bricks, pass, run};
+use crate::translators::replicate::tests::bench::{Bricks, Client, arbiter_bricks, at, bricks, pass, run};
 
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -83,6 +83,38 @@ fn a_brick_that_was_away_is_brought_up_to_date() {
                 assert!(service(&client).heal_round().await, "brick {away}");
             });
             assert_healed(&world);
+        }
+    }
+}
+
+#[test]
+fn with_an_arbiter_names_and_attributes_are_healed_everywhere_and_contents_where_there_are_any() {
+    for away in 0..3 {
+        for granular in ["on", "off"] {
+            let world = arbiter_bricks();
+            let client = world.client(Options::new().with("granular-entry-heal", granular).with("arbiter-count", "1"));
+            run(async {
+                change_while_away(&client, away).await;
+                client.wires[away].mend();
+                let writes = client.wires[2].log.lock().iter().filter(|kind| *kind == "WRITE").count();
+                assert!(service(&client).heal_round().await, "brick {away}");
+                let after = client.wires[2].log.lock().iter().filter(|kind| *kind == "WRITE").count();
+                assert_eq!(writes, after, "an arbiter is not copied to");
+            });
+            let mut snapshots: Vec<_> = world.disks.iter().map(|disk| disk.snapshot()).collect();
+            assert_eq!(snapshots[0].differences(&snapshots[1]), Vec::<String>::new());
+            let arbiter = &snapshots[2];
+            assert!(
+                arbiter.nodes.values().all(|node| node.mode & libc::S_IFMT != libc::S_IFREG || node.data.is_empty())
+            );
+            for snapshot in &mut snapshots {
+                for node in snapshot.nodes.values_mut().filter(|node| node.mode & libc::S_IFMT == libc::S_IFREG) {
+                    node.data = Default::default();
+                }
+            }
+            assert_eq!(snapshots[0].differences(&snapshots[2]), Vec::<String>::new(), "brick {away} was away");
+            assert_eq!(world.marks(), Vec::<String>::new());
+            assert!(world.locks.iter().all(|locks| locks.counts().granted == 0));
         }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ladrillo_translator::error::errno::EBADFD;
 use ladrillo_translator::fop::{File, FopKind, Name};
-use ladrillo_translator::{FdId, Fop, FopError, FopResult, Gfid};
+use ladrillo_translator::{FdId, Fop, FopError, FopResult, Gfid, Payload};
 use parking_lot::Mutex;
 
 use super::Replicate;
@@ -129,6 +130,9 @@ impl Replicate {
         if matches!(fop.kind(), FopKind::Release | FopKind::Releasedir) {
             return Ok(fop);
         }
+        if self.arbiters().has(child) {
+            fop = without_contents(fop);
+        }
         let is_write = matches!(fop.kind(), FopKind::Write | FopKind::CopyFileRange);
         // Of a copy's files the last is written.
         let mut flags = 0;
@@ -144,5 +148,19 @@ impl Replicate {
             return Err(FopError::new(EBADFD, format!("{}: the file is not open on child {child}", self.name)));
         }
         Ok(fop)
+    }
+}
+
+/// What an arbiter gets of a change of contents: a byte stands for all of them, as in AFR.
+fn without_contents(fop: Fop) -> Fop {
+    let byte = || Payload::from_bytes(Bytes::from_static(&[0xff]));
+    match fop {
+        Fop::Write { file, offset, data, flags, xdata } if !data.is_empty() => {
+            Fop::Write { file, offset, data: byte(), flags, xdata }
+        }
+        Fop::CopyFileRange { to, to_offset, xdata, .. } => {
+            Fop::Write { file: to, offset: to_offset, data: byte(), flags: 0, xdata }
+        }
+        fop => fop,
     }
 }

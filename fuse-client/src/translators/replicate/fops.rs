@@ -124,7 +124,11 @@ impl Replicate {
 
     /// The smallest child's: a file that fits there fits everywhere.
     pub(super) async fn statfs(&self, context: &Context, fop: Fop) -> FopResult {
-        let up = self.need_quorum()?;
+        // An arbiter has room for names, not for files.
+        let up = self.need_quorum()? - self.arbiters();
+        if up.is_empty() {
+            return Err(self.no_quorum());
+        }
         let replies = self.send(up, context, |_| fop.clone()).await;
         let free_bytes = |statfs: &Statfs| {
             let unit =
@@ -161,9 +165,14 @@ impl Replicate {
     /// The answer of the child reads go to, or else of the first that succeeded.
     pub(super) fn first_success(&self, replies: Vec<ChildReply>, gfid: ladrillo_translator::Gfid) -> FopResult {
         let preferred = self.pick_reader(gfid, successes(&replies));
+        let speaks = |child: usize, reply: &Reply| match preferred {
+            Some(preferred) => child == preferred,
+            // An arbiter alone: it may tell what has nothing to do with contents.
+            None => matches!(reply, Reply::Done { .. } | Reply::Lk { .. }),
+        };
         replies
             .into_iter()
-            .find_map(|(child, reply)| reply.ok().filter(|_| Some(child) == preferred))
+            .find_map(|(child, reply)| reply.ok().filter(|reply| speaks(child, reply)))
             .ok_or_else(|| ladrillo_translator::FopError::new(EIO, "no child succeeded"))
     }
 

@@ -110,7 +110,7 @@ impl Replicate {
     /// parent of its children: [`Translator::set_parent`] of each with this and its index.
     ///
     /// # Errors
-    /// An option's value is bad, there are too few or too many children, or the volfile asks for an arbiter.
+    /// An option's value is bad, there are too few or too many children, or the volfile asks for a thin arbiter.
     pub fn new(
         name: &str,
         children: Vec<Arc<dyn Translator>>,
@@ -208,6 +208,11 @@ impl Replicate {
 
     pub(crate) fn everyone(&self) -> Mask {
         self.settings.everyone()
+    }
+
+    /// Children without contents.
+    pub(crate) fn arbiters(&self) -> Mask {
+        self.settings.arbiters
     }
 
     pub(crate) fn has_quorum(&self, have: Mask) -> bool {

@@ -109,8 +109,10 @@ impl Replicate {
         }
     }
 
-    /// Which of `good` reads go to: the one the volfile names, the one on this machine, else by `read-hash-mode`.
+    /// Which of `good` reads go to: the one the volfile names, the one on this machine, else by `read-hash-mode`. Never
+    /// an arbiter.
     pub(crate) fn pick_reader(&self, gfid: Gfid, good: Mask) -> Option<usize> {
+        let good = good - self.arbiters();
         if let Some(child) = self.settings.read_child
             && good.has(child)
         {

@@ -65,7 +65,11 @@ impl Replicate {
     pub(super) fn judge(&self, inode: &Inode, copies: &[Copy], view: &View) -> Readable {
         let kind = copies.iter().find_map(|copy| copy.iatt.file_type());
         let contents = Segment::of_contents(kind);
-        let good: Mask = copies.iter().filter(|copy| !copy.bad).map(|copy| copy.child).collect();
+        let mut good: Mask = copies.iter().filter(|copy| !copy.bad).map(|copy| copy.child).collect();
+        if contents == Segment::Data {
+            // An arbiter's copy says nothing of the contents, nor of the size. Its directories count: they have the names.
+            good -= self.arbiters();
+        }
         let mut data = good;
         let mut metadata = good;
         for copy in copies.iter().filter(|copy| !copy.bad) {

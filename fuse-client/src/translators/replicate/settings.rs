@@ -170,6 +170,8 @@ pub enum HealAlgorithm {
 pub struct Settings {
     pub(crate) keys: Keys,
     pub(crate) quorum: Quorum,
+    /// Children without contents: they have names, attributes and marks.
+    pub(crate) arbiters: Mask,
     pub(crate) read_child: Option<usize>,
     pub(crate) read_hash_mode: i64,
     pub(crate) choose_local: bool,
@@ -192,16 +194,25 @@ impl Settings {
     /// Reads `options` for the children named `children`.
     ///
     /// # Errors
-    /// A value that an option does not take, names that fit no child, an arbiter, too many children.
+    /// A value that an option does not take, names that fit no child, arbiters elsewhere than third of three, too many children.
     pub fn read(options: &Options, children: &[&str]) -> Result<Settings, OptionError> {
         options.check(OPTIONS)?;
         let count = children.len();
         if !(2..=MAX_CHILDREN).contains(&count) {
             return Err(OptionError(format!("replicate takes 2 to {MAX_CHILDREN} subvolumes, not {count}")));
         }
-        if options.int(&ARBITER_COUNT)? != 0 || options.get("thin-arbiter").is_some() {
-            return Err(OptionError("arbiter volumes are not supported yet".to_owned()));
+        if options.get("thin-arbiter").is_some() {
+            return Err(OptionError("thin arbiters are not supported yet".to_owned()));
         }
+        let arbiters = match (options.int(&ARBITER_COUNT)?, count) {
+            (0, _) => Mask::NONE,
+            // GlusterFS 10.3 knows no other arbiter than the third of three (ARBITER_BRICK_INDEX).
+            (1, 3) => Mask::only(2),
+            (arbiters, _) => {
+                let message = format!("arbiter-count {arbiters} with {count} subvolumes: it is 1 with three of them");
+                return Err(OptionError(message));
+            }
+        };
         let quorum_count = usize::try_from(options.int(&QUORUM_COUNT)?).unwrap_or(0);
         let quorum = match options.str(&QUORUM_TYPE)? {
             Some("auto") => Quorum::auto(count),
@@ -225,6 +236,7 @@ impl Settings {
         Ok(Settings {
             keys: Keys { pending: pending_keys(options, children)?, dirty: text(options.str(&DIRTY_XATTR)?) },
             quorum,
+            arbiters,
             read_child,
             read_hash_mode: options.int(&READ_HASH_MODE)?,
             choose_local: options.bool(&CHOOSE_LOCAL)?,
@@ -298,8 +310,12 @@ mod tests {
     }
 
     #[test]
-    fn arbiters_and_strange_values_are_refused() {
-        for (key, value) in [("arbiter-count", "1"), ("quorum-type", "most"), ("read-subvolume", "elsewhere")] {
+    fn arbiters_are_the_third_of_three_and_strange_values_are_refused() {
+        assert_eq!(Settings::read(&Options::new().with("arbiter-count", "1"), &THREE).unwrap().arbiters, Mask::only(2));
+        assert!(Settings::read(&Options::new().with("arbiter-count", "1"), &THREE[..2]).is_err());
+        for (key, value) in
+            [("arbiter-count", "2"), ("thin-arbiter", "h:/t"), ("quorum-type", "most"), ("read-subvolume", "elsewhere")]
+        {
             assert!(Settings::read(&Options::new().with(key, value), &THREE).is_err(), "{key} {value}");
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ladrillo_translator::error::errno::ENOTCONN;
-use ladrillo_translator::fop::Entry;
+use ladrillo_translator::fop::{Entry, PrePost};
 use ladrillo_translator::locks::Locks;
 use ladrillo_translator::memory::Memory;
 use ladrillo_translator::option::Options;
@@ -244,12 +244,66 @@ pub struct Client {
 }
 
 pub fn bricks(count: usize) -> Bricks {
+    bricks_of(count, false)
+}
+
+/// Two bricks and an arbiter.
+pub fn arbiter_bricks() -> Bricks {
+    bricks_of(3, true)
+}
+
+/// A disk of names and marks: as features/arbiter, it does nothing to contents and gives none.
+struct ArbiterDisk(Arc<Memory>);
+
+impl Translator for ArbiterDisk {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn submit<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
+        let unchanged = |gfid: Gfid, written: usize| -> FopFuture<'a> {
+            Box::pin(async move {
+                let Reply::Iatt { iatt, .. } = self.0.submit(context, Fop::Stat { gfid, xdata: Dict::new() }).await?
+                else {
+                    panic!("not a stat")
+                };
+                let attrs = PrePost { pre: (*iatt).clone(), post: *iatt };
+                Ok(Reply::PrePost { attrs: Box::new(attrs), written: written as u32, xdata: Dict::new() })
+            })
+        };
+        match fop {
+            Fop::Write { file, data, .. } => {
+                assert!(data.len() <= 1, "an arbiter needs no data");
+                unchanged(file.gfid, data.len())
+            }
+            Fop::Truncate { gfid, .. } => unchanged(gfid, 0),
+            Fop::Ftruncate { file, .. } | Fop::Fallocate { file, .. } | Fop::Discard { file, .. } => {
+                unchanged(file.gfid, 0)
+            }
+            Fop::Zerofill { file, .. } => unchanged(file.gfid, 0),
+            Fop::Read { .. } | Fop::Seek { .. } | Fop::Rchecksum { .. } | Fop::CopyFileRange { .. } => {
+                panic!("{} of an arbiter", fop.kind().name())
+            }
+            fop => self.0.submit(context, fop),
+        }
+    }
+
+    fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
+        self.0.set_parent(parent, child_index);
+    }
+}
+
+fn bricks_of(count: usize, arbiter: bool) -> Bricks {
     let runtime: Arc<dyn Runtime> = Arc::new(Clockwork(AtomicU64::new(7)));
     let wires: Wires = Arc::default();
     let mut all = Bricks { disks: Vec::new(), locks: Vec::new(), runtime: runtime.clone(), wires: wires.clone() };
     for number in 0..count {
         let disk = Memory::new(format!("disk-{number}"), runtime.clone());
-        let locks = Locks::new(format!("locks-{number}"), disk.clone(), &Options::new(), runtime.clone()).unwrap();
+        let child: Arc<dyn Translator> = match arbiter && number + 1 == count {
+            true => Arc::new(ArbiterDisk(disk.clone())),
+            false => disk.clone(),
+        };
+        let locks = Locks::new(format!("locks-{number}"), child, &Options::new(), runtime.clone()).unwrap();
         let wires = wires.clone();
         locks.on_contention(move |contention| {
             let holder = wires

@@ -1,5 +1,6 @@
 //! The translator over in-memory bricks.
 
+mod arbiter;
 pub(crate) mod bench;
 mod locks;
 

@@ -9,7 +9,7 @@ use ladrillo_translator::{Context, Dict, FdId, FileType, Fop, FopError, FopFutur
 
 use super::lock::{Locked, Lockee, in_order, lock_error};
 use super::not_empty;
-use super::postop::{Names, PostOp, Target, good_copies};
+use super::postop::{Names, PostOp, Target};
 use crate::translators::replicate::{Answer, Changelog, ChildReply, Mask, Replicate, Segment, leaves_unknown};
 
 /// What an entry operation touches.
@@ -89,7 +89,7 @@ impl Replicate {
                 let (marked, marks, replies) =
                     self.mark_dirty(own, on, Target::inode(parent), Segment::Entry, Some(&name)).await;
                 on = marked;
-                good.push(good_copies(&marks, Segment::Entry));
+                good.push(self.good_copies(&marks, Segment::Entry));
                 if !self.has_quorum(on) {
                     // What was marked stays so: the healer finds nothing to do and clears it.
                     return Err(self.weigh_errors(&replies));

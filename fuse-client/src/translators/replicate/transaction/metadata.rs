@@ -10,7 +10,7 @@ use ladrillo_translator::fop::File;
 use ladrillo_translator::{Context, Fop, FopError, FopFuture, FopResult, Gfid};
 
 use super::lock::{Locked, Lockee, METADATA_START, lock_error};
-use super::postop::{PostOp, Target, good_copies};
+use super::postop::{PostOp, Target};
 use crate::translators::replicate::inode::Inode;
 use crate::translators::replicate::{Answer, Mask, Replicate, Segment};
 
@@ -69,7 +69,7 @@ impl Replicate {
         if !optimistic {
             let (marked, marks, replies) = self.mark_dirty(own, on, target, Segment::Metadata, None).await;
             on = marked;
-            let unaccused = good_copies(&marks, Segment::Metadata);
+            let unaccused = self.good_copies(&marks, Segment::Metadata);
             good = Some(unaccused);
             if !self.has_quorum(marked) || unaccused.is_empty() {
                 self.post_op(own, marked, target, PostOp::inode(Segment::Metadata, Mask::NONE, -1)).await;

@@ -26,13 +26,22 @@ impl Replicate {
     /// is gone, and with it the order of what they did.
     fn verdict(&self, replies: &[ChildReply], kept: Mask) -> Verdict {
         let mut done = super::fops::successes(replies) & kept;
-        let most = replies.iter().filter(|(child, _)| done.has(*child)).map(|(_, reply)| amount(reply)).max();
+        // How much an arbiter took says nothing.
+        let counted = done - self.arbiters();
+        let most = replies.iter().filter(|(child, _)| counted.has(*child)).map(|(_, reply)| amount(reply)).max();
         for (child, reply) in replies {
-            if Some(amount(reply)) < most {
+            if counted.has(*child) && Some(amount(reply)) < most {
                 done.take(*child);
             }
         }
-        Verdict { done, refused: all_refused_alike(replies) }
+        Verdict { done, refused: all_refused_alike(replies.iter()) }
+    }
+
+    /// Whether all children with contents refused a change of them alike: an arbiter did nothing anyway.
+    fn contents_refused(&self, replies: &[ChildReply], on: Mask) -> bool {
+        let asked = on - self.arbiters();
+        let of_contents = || replies.iter().filter(|(child, _)| asked.has(*child));
+        of_contents().count() == asked.count() && all_refused_alike(of_contents())
     }
 }
 
@@ -47,8 +56,8 @@ fn amount(reply: &Result<Reply, FopError>) -> u32 {
 
 /// Whether all answered the same error, and one that says what happened ([`leaves_unknown`]). ENOTEMPTY is no failure of
 /// a copy: it leaves everything as it was.
-fn all_refused_alike(replies: &[ChildReply]) -> bool {
-    let mut errors = replies.iter().map(|(_, reply)| reply.as_ref().err());
+fn all_refused_alike<'a>(replies: impl Iterator<Item = &'a ChildReply>) -> bool {
+    let mut errors = replies.map(|(_, reply)| reply.as_ref().err());
     let Some(Some(first)) = errors.next() else { return false };
     !leaves_unknown(first) && errors.all(|error| error.is_some_and(|error| error.errno == first.errno))
 }

@@ -69,7 +69,13 @@ impl Replicate {
     ) -> Mask {
         let nothing = self.settings.keys.xattrop(Mask::NONE, Changelog::default(), None);
         let replies = self.xattrop(context, children, target, nothing, Dict::new()).await;
-        good_copies(&self.marks_in(&replies), segment)
+        self.good_copies(&self.marks_in(&replies), segment)
+    }
+
+    /// Copies that told their marks and are accused by none of those that did, arbiters aside. An operation must reach one
+    /// of them: they have all that was ever acknowledged, and whoever misses it is accused on a quorum.
+    pub(crate) fn good_copies(&self, marks: &[(usize, Marks)], segment: Segment) -> Mask {
+        unaccused(marks, segment) - self.arbiters()
     }
 
     fn marks_in(&self, replies: &[ChildReply]) -> Vec<(usize, Marks)> {
@@ -114,9 +120,8 @@ impl Replicate {
     }
 }
 
-/// Copies that told their marks and are accused by none of those that did. An operation must reach one of them: they
-/// have all that was ever acknowledged, and whoever misses it is accused on a quorum.
-pub(crate) fn good_copies(marks: &[(usize, Marks)], segment: Segment) -> Mask {
+/// Copies that told their marks and are accused by none of those that did.
+pub(crate) fn unaccused(marks: &[(usize, Marks)], segment: Segment) -> Mask {
     let told: Mask = marks.iter().map(|(child, _)| *child).collect();
     marks.iter().fold(told, |good, (_, marks)| good - marks.accused(segment))
 }

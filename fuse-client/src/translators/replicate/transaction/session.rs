@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use ladrillo_translator::error::errno::{EIO, ENOENT, ESTALE};
+use ladrillo_translator::error::errno::{EIO, ENOENT, ENOTCONN, ESTALE};
 use ladrillo_translator::fop::File;
 use ladrillo_translator::{Context, Dict, FdId, Fop, FopError, FopResult, Gfid, Value};
 
 use super::lock::{Lockee, lock_error};
-use super::postop::{PostOp, Target, good_copies};
+use super::postop::{PostOp, Target, unaccused};
 use crate::translators::replicate::children::View;
 use crate::translators::replicate::fops::successes;
 use crate::translators::replicate::inode::Inode;
@@ -62,6 +62,8 @@ pub(crate) struct Session {
     on: Mask,
     /// Of those, copies that nobody accused when it began.
     good: Mask,
+    /// Arbiters among them that nobody accused: not in `good`, as they have no contents.
+    witnesses: Mask,
     /// Missed something.
     failed: Mask,
     /// Accused of it on all others already.
@@ -144,6 +146,8 @@ pub(super) struct Permit {
     pub on: Mask,
     /// Of them, copies nobody accuses.
     pub good: Mask,
+    /// Arbiters that nobody accuses.
+    pub witnesses: Mask,
     /// Children as they were when the session began.
     pub began: View,
 }
@@ -221,7 +225,8 @@ impl Replicate {
                     if let Some(fd) = file.and_then(|file| file.fd) {
                         session.fd = Some(fd);
                     }
-                    return Next::Go(Permit { ticket, on: session.on, good: session.good, began: session.began });
+                    let Session { on, good, witnesses, began, .. } = *session;
+                    return Next::Go(Permit { ticket, on, good, witnesses, began });
                 }
                 Next::Wait(session.wait())
             }
@@ -236,12 +241,13 @@ impl Replicate {
         let opened = self.lock_and_mark(inode, &context, &view, file).await;
         let mut session = inode.session.lock();
         let outcome = match opened {
-            Ok((on, good, since)) => {
+            Ok((on, unaccused, since)) => {
                 session.phase = Phase::Held;
                 session.number += 1;
                 session.began = View { generation: view.generation, ..since };
                 session.on = on;
-                session.good = good;
+                session.good = unaccused - self.arbiters();
+                session.witnesses = unaccused & self.arbiters();
                 session.failed = Mask::NONE;
                 session.accused = Mask::NONE;
                 session.torn = false;
@@ -281,9 +287,12 @@ impl Replicate {
         }
         let target = Target { gfid: inode.gfid, file };
         let (marked, marks, replies) = self.mark_dirty(context, locked.on, target, Segment::Data, None).await;
-        let good = good_copies(&marks, Segment::Data);
+        let unaccused = unaccused(&marks, Segment::Data);
+        let good = unaccused - self.arbiters();
         let problem = if !self.has_quorum(marked) {
             Some(self.weigh_errors(&replies))
+        } else if good.is_empty() && !unaccused.is_empty() {
+            Some(FopError::new(ENOTCONN, format!("{}: an arbiter alone has no copy of {}", self.name, inode.gfid)))
         } else if good.is_empty() {
             Some(FopError::new(EIO, format!("{}: no good copy of {} is up", self.name, inode.gfid)))
         } else if self.may_be_incomplete(&marks, good) {
@@ -296,7 +305,7 @@ impl Replicate {
         let Some(problem) = problem else {
             // Those that could not be marked take no part; the others accuse them with the first write.
             self.unlock_all(context, &self.name, &whole, locked.on - marked).await;
-            return Ok((marked, good, locked.since));
+            return Ok((marked, unaccused, locked.since));
         };
         // Nothing was written: the marks can go.
         self.post_op(context, marked, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
@@ -310,7 +319,7 @@ impl Replicate {
     fn may_be_incomplete(&self, marks: &[(usize, Marks)], good: Mask) -> bool {
         let told: Mask = marks.iter().map(|(child, _)| *child).collect();
         let accused = marks.iter().fold(Mask::NONE, |all, (_, marks)| all | marks.accused(Segment::Data));
-        let away = self.everyone() - told - accused;
+        let away = self.everyone() - told - accused - self.arbiters();
         let left_dirty =
             |child: usize| marks.iter().any(|(other, marks)| *other == child && marks.dirty.get(Segment::Data) > 1);
         self.settings.quorum.is_majority() && !away.is_empty() && good.iter().all(left_dirty)
