@@ -51,6 +51,31 @@ pub struct Flock {
     pub owner: crate::LockOwner,
 }
 
+/// What LEASE asks for (`gf_proto_lease`). Numbers are the wire's: commands 1 get, 2 set, 3 unlock; types 0 none, 1 read,
+/// 2 read and write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// GF_GET_LEASE and so on.
+    pub cmd: u32,
+    /// GF_RD_LEASE and so on.
+    pub kind: u32,
+    /// The lease's owner.
+    pub id: [u8; 16],
+    /// Flags.
+    pub flags: u32,
+}
+
+/// An application's lock as GETACTIVELK and SETACTIVELK carry it: rebalance moves locks with their file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActiveLock {
+    /// The lock and its owner.
+    pub flock: Flock,
+    /// The holder's process-uuid.
+    pub client: Bytes,
+    /// 1 = mandatory.
+    pub flags: u32,
+}
+
 /// ENTRYLK's `cmd`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntrylkCmd {
@@ -434,6 +459,45 @@ pub enum Fop {
         op: i32,
         xdata: Dict,
     },
+    /// Leases of applications (samba's, NFS's).
+    Lease {
+        gfid: Gfid,
+        lease: Lease,
+        xdata: Dict,
+    },
+    /// Applications' locks on a file, for rebalance to move.
+    Getactivelk {
+        gfid: Gfid,
+        xdata: Dict,
+    },
+    /// The other half of it.
+    Setactivelk {
+        gfid: Gfid,
+        locks: Vec<ActiveLock>,
+        xdata: Dict,
+    },
+    /// An inode without a name. No stock translator carries it out.
+    Icreate {
+        gfid: Gfid,
+        mode: u32,
+        xdata: Dict,
+    },
+    /// A name for an inode of [`Fop::Icreate`]. No stock translator carries it out.
+    Namelink {
+        entry: Entry,
+        xdata: Dict,
+    },
+    /// A file with contents and xattrs at once.
+    Put {
+        entry: Entry,
+        mode: u32,
+        umask: u32,
+        flags: u32,
+        offset: u64,
+        data: Payload,
+        xattrs: Dict,
+        xdata: Dict,
+    },
 }
 
 /// Attributes of a changed inode before and after.
@@ -454,7 +518,7 @@ pub enum Reply {
         parent: Box<Iatt>,
         xdata: Dict,
     },
-    /// Stat, Fstat.
+    /// Stat, Fstat, Icreate.
     Iatt {
         iatt: Box<Iatt>,
         xdata: Dict,
@@ -471,13 +535,13 @@ pub enum Reply {
         iatt: Box<Iatt>,
         xdata: Dict,
     },
-    /// Mknod, Mkdir, Symlink, Link, Create (which has opened the caller's fd).
+    /// Mknod, Mkdir, Symlink, Link, Put, Create (which has opened the caller's fd).
     Entry {
         iatt: Box<Iatt>,
         parent: Box<PrePost>,
         xdata: Dict,
     },
-    /// Unlink, Rmdir.
+    /// Unlink, Rmdir, Namelink.
     Removed {
         parent: Box<PrePost>,
         xdata: Dict,
@@ -525,6 +589,15 @@ pub enum Reply {
         iatt: Box<Iatt>,
         from: Box<PrePost>,
         to: Box<PrePost>,
+        xdata: Dict,
+    },
+    Lease {
+        lease: Lease,
+        xdata: Dict,
+    },
+    /// Getactivelk.
+    Activelk {
+        locks: Vec<ActiveLock>,
         xdata: Dict,
     },
     /// Whatever succeeds without a value: Open, Opendir, Release, Flush, Fsyncdir, Access, Setxattr, Inodelk, ...
@@ -581,7 +654,8 @@ kinds! {
     Fstat = 25, Lk = 26, Lookup = 27, Readdir = 28, Inodelk = 29, Finodelk = 30, Entrylk = 31, Fentrylk = 32,
     Xattrop = 33, Fxattrop = 34, Fgetxattr = 35, Fsetxattr = 36, Rchecksum = 37, Setattr = 38, Fsetattr = 39,
     Readdirp = 40, Release = 41, Releasedir = 42, Fremovexattr = 43, Fallocate = 44, Discard = 45, Zerofill = 46,
-    Ipc = 47, Seek = 48, CopyFileRange = 56,
+    Ipc = 47, Seek = 48, Lease = 50, Getactivelk = 51, Setactivelk = 52, Icreate = 53, Namelink = 54, Put = 55,
+    CopyFileRange = 56,
 }
 
 impl Fop {
@@ -690,6 +764,8 @@ impl Reply {
             | Reply::Rchecksum { xdata, .. }
             | Reply::Seek { xdata, .. }
             | Reply::CopyFileRange { xdata, .. }
+            | Reply::Lease { xdata, .. }
+            | Reply::Activelk { xdata, .. }
             | Reply::Done { xdata } => xdata,
         }
     }
@@ -712,6 +788,8 @@ impl Reply {
             | Reply::Rchecksum { xdata, .. }
             | Reply::Seek { xdata, .. }
             | Reply::CopyFileRange { xdata, .. }
+            | Reply::Lease { xdata, .. }
+            | Reply::Activelk { xdata, .. }
             | Reply::Done { xdata } => xdata,
         }
     }
@@ -767,7 +845,13 @@ impl Fop {
             | Fop::Zerofill { xdata, .. }
             | Fop::Ipc { xdata, .. }
             | Fop::Seek { xdata, .. }
-            | Fop::CopyFileRange { xdata, .. } => Some(xdata),
+            | Fop::CopyFileRange { xdata, .. }
+            | Fop::Lease { xdata, .. }
+            | Fop::Getactivelk { xdata, .. }
+            | Fop::Setactivelk { xdata, .. }
+            | Fop::Icreate { xdata, .. }
+            | Fop::Namelink { xdata, .. }
+            | Fop::Put { xdata, .. } => Some(xdata),
             Fop::Release { .. } | Fop::Releasedir { .. } => None,
         }
     }
@@ -821,7 +905,13 @@ impl Fop {
             | Fop::Zerofill { xdata, .. }
             | Fop::Ipc { xdata, .. }
             | Fop::Seek { xdata, .. }
-            | Fop::CopyFileRange { xdata, .. } => Some(xdata),
+            | Fop::CopyFileRange { xdata, .. }
+            | Fop::Lease { xdata, .. }
+            | Fop::Getactivelk { xdata, .. }
+            | Fop::Setactivelk { xdata, .. }
+            | Fop::Icreate { xdata, .. }
+            | Fop::Namelink { xdata, .. }
+            | Fop::Put { xdata, .. } => Some(xdata),
             Fop::Release { .. } | Fop::Releasedir { .. } => None,
         }
     }

@@ -274,8 +274,27 @@ fn fop() -> BoxedStrategy<Fop> {
             Fop::CopyFileRange { from, from_offset, to, to_offset, len: u64::from(len), flags, xdata }
         }),
         (any::<i32>(), x()).prop_map(|(op, xdata)| Fop::Ipc { op, xdata }),
+        (gfid(), lease(), x()).prop_map(|(gfid, lease, xdata)| Fop::Lease { gfid, lease, xdata }),
+        (gfid(), x()).prop_map(|(gfid, xdata)| Fop::Getactivelk { gfid, xdata }),
+        (gfid(), active_locks(), x()).prop_map(|(gfid, locks, xdata)| Fop::Setactivelk { gfid, locks, xdata }),
+        (gfid(), u(), x()).prop_map(|(gfid, mode, xdata)| Fop::Icreate { gfid, mode, xdata }),
+        (entry(), x()).prop_map(|(entry, xdata)| Fop::Namelink { entry, xdata }),
+        (entry(), any::<[u32; 2]>(), open_flags(), n(), payload(), x(), x()).prop_map(
+            |(entry, [mode, umask], flags, offset, data, xattrs, xdata)| {
+                Fop::Put { entry, mode, umask, flags, offset, data, xattrs, xdata }
+            }
+        ),
     ]
     .boxed()
+}
+
+fn lease() -> impl Strategy<Value = Lease> {
+    (any::<[u32; 3]>(), any::<[u8; 16]>()).prop_map(|([cmd, kind, flags], id)| Lease { cmd, kind, id, flags })
+}
+
+fn active_locks() -> impl Strategy<Value = Vec<ActiveLock>> {
+    let lock = (flock(), text(60), any::<u32>()).prop_map(|(flock, client, flags)| ActiveLock { flock, client, flags });
+    vec(lock, 0..4)
 }
 
 fn dir_entry(plus: bool) -> impl Strategy<Value = DirEntry> {
@@ -299,7 +318,7 @@ fn answer() -> BoxedStrategy<(FopKind, Reply, Option<FdId>)> {
             Reply::Lookup { iatt, parent, xdata },
             None
         )),
-        (kind(&[K::Stat, K::Fstat]), boxed_iatt(), x())
+        (kind(&[K::Stat, K::Fstat, K::Icreate]), boxed_iatt(), x())
             .prop_map(move |(k, iatt, xdata)| none((k, Reply::Iatt { iatt, xdata }))),
         (kind(&[K::Setattr, K::Fsetattr, K::Truncate, K::Fsync, K::Discard, K::Zerofill]), pre_post(), x())
             .prop_map(move |(k, attrs, xdata)| none((k, Reply::PrePost { attrs, written: 0, xdata }))),
@@ -313,7 +332,7 @@ fn answer() -> BoxedStrategy<(FopKind, Reply, Option<FdId>)> {
             Reply::Readlink { target, iatt, xdata },
             None
         )),
-        (kind(&[K::Mknod, K::Mkdir, K::Symlink, K::Link]), boxed_iatt(), pre_post(), x())
+        (kind(&[K::Mknod, K::Mkdir, K::Symlink, K::Link, K::Put]), boxed_iatt(), pre_post(), x())
             .prop_map(move |(k, iatt, parent, xdata)| none((k, Reply::Entry { iatt, parent, xdata }))),
         (any::<u64>(), boxed_iatt(), pre_post(), x()).prop_map(|(fd, iatt, parent, xdata)| (
             K::Create,
@@ -325,7 +344,7 @@ fn answer() -> BoxedStrategy<(FopKind, Reply, Option<FdId>)> {
             Reply::Done { xdata },
             Some(FdId(fd))
         )),
-        (kind(&[K::Unlink, K::Rmdir]), pre_post(), x())
+        (kind(&[K::Unlink, K::Rmdir, K::Namelink]), pre_post(), x())
             .prop_map(move |(k, parent, xdata)| none((k, Reply::Removed { parent, xdata }))),
         (boxed_iatt(), pre_post(), pre_post(), x()).prop_map(|(iatt, from_parent, to_parent, xdata)| {
             (K::Rename, Reply::Rename { iatt, from_parent, to_parent, xdata }, None)
@@ -372,7 +391,9 @@ fn answer() -> BoxedStrategy<(FopKind, Reply, Option<FdId>)> {
             let from = Box::new(PrePost { pre: iatt.clone(), post: iatt.clone() });
             (K::CopyFileRange, Reply::CopyFileRange { copied, iatt: Box::new(iatt), from, to, xdata }, None)
         }),
-        (kind(&[K::Flush, K::Access, K::Setxattr, K::Inodelk, K::Fentrylk, K::Release, K::Ipc]), x())
+        (lease(), x()).prop_map(|(lease, xdata)| (K::Lease, Reply::Lease { lease, xdata }, None)),
+        (active_locks(), x()).prop_map(|(locks, xdata)| (K::Getactivelk, Reply::Activelk { locks, xdata }, None)),
+        (kind(&[K::Setactivelk, K::Flush, K::Access, K::Setxattr, K::Inodelk, K::Fentrylk, K::Release, K::Ipc]), x())
             .prop_map(move |(k, xdata)| none((k, Reply::Done { xdata }))),
     ]
     .boxed()

@@ -45,6 +45,9 @@ const MAX_IN_FLIGHT: usize = 256;
 /// The same in bytes of what was received and of the data that was asked for.
 const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
 
+/// GFS3_OP_COMPOUND.
+const COMPOUND: u32 = 49;
+
 /// Connections at once. Source: our bound; a node serves up to some thousand clients of up to 4 connections.
 const MAX_CONNECTIONS: usize = 16_384;
 
@@ -480,6 +483,8 @@ impl Client {
         };
         let fop = match fop4::decode_request(header.procedure, body) {
             Ok(fop) => fop,
+            // Compound fops are gone, their number is not: 10.3 answers like this.
+            Err(DecodeError::UnknownProcedure(COMPOUND)) => return self.refuse(xid, AcceptStatus::GarbageArgs),
             Err(DecodeError::UnknownProcedure(_)) => return self.refuse(xid, AcceptStatus::ProcUnavail),
             Err(e) => {
                 tracing::warn!(peer = %self.outgoing.peer(), procedure = header.procedure, error = %e, "garbage arguments");

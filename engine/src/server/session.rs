@@ -137,34 +137,11 @@ impl Session {
     /// # Errors
     /// EBADF for a number that is not open.
     pub fn translate(&self, fop: &mut Fop) -> FopResult<()> {
-        match fop {
-            Fop::Fstat { file, .. }
-            | Fop::Fsetattr { file, .. }
-            | Fop::Read { file, .. }
-            | Fop::Write { file, .. }
-            | Fop::Ftruncate { file, .. }
-            | Fop::Flush { file, .. }
-            | Fop::Fsync { file, .. }
-            | Fop::Fsyncdir { file, .. }
-            | Fop::Fsetxattr { file, .. }
-            | Fop::Fgetxattr { file, .. }
-            | Fop::Fremovexattr { file, .. }
-            | Fop::Fxattrop { file, .. }
-            | Fop::Readdir { file, .. }
-            | Fop::Readdirp { file, .. }
-            | Fop::Lk { file, .. }
-            | Fop::Finodelk { file, .. }
-            | Fop::Fentrylk { file, .. }
-            | Fop::Rchecksum { file, .. }
-            | Fop::Fallocate { file, .. }
-            | Fop::Discard { file, .. }
-            | Fop::Zerofill { file, .. }
-            | Fop::Seek { file, .. } => *file = self.file(*file)?,
-            Fop::CopyFileRange { from, to, .. } => {
-                *from = self.file(*from)?;
-                *to = self.file(*to)?;
+        // What closes a descriptor was taken care of before: it has no number any more.
+        if !matches!(fop, Fop::Release { .. } | Fop::Releasedir { .. }) {
+            for file in fop.files_mut().into_iter().flatten() {
+                *file = self.file(*file)?;
             }
-            _ => {}
         }
         Ok(())
     }

@@ -2,12 +2,12 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use ladrillo_translator::error::errno;
-use ladrillo_translator::fop::{Entry, PrePost};
-use ladrillo_translator::{Context, Dict, FdId, FileType, FopError, FopResult, Gfid, Iatt, Reply, Value};
+use ladrillo_translator::fop::{Entry, File, PrePost};
+use ladrillo_translator::{Context, Dict, FdId, FileType, FopError, FopResult, Gfid, Iatt, Payload, Reply, Value};
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
@@ -18,8 +18,18 @@ use super::inode::{GFID_KEY, Inode, Touch};
 use super::sys::{self, Explain};
 use super::xattr::{gfid_request, is_xattr_name};
 
+/// Numbers the descriptors of PUTs under way.
+static PUTS: AtomicU64 = AtomicU64::new(0);
+
 /// Symlink targets are shorter (PATH_MAX), in bytes.
 const TARGET_MAX_BYTES: usize = 4096;
+
+/// What PUT puts into a file.
+pub struct Contents<'a> {
+    pub offset: u64,
+    pub data: &'a Payload,
+    pub xattrs: &'a Dict,
+}
 
 /// What MKNOD, MKDIR, SYMLINK and CREATE make.
 pub enum New<'a> {
@@ -156,6 +166,47 @@ impl Brick {
         let post = parent.iatt()?;
         let iatt = inode.iatt()?;
         Ok(Reply::Entry { iatt: Box::new(iatt), parent: Box::new(PrePost { pre, post }), xdata: Dict::new() })
+    }
+
+    /// PUT: CREATE, WRITE, SETXATTR and closing at once. As in stock a step that fails leaves what the steps before it made.
+    #[allow(clippy::too_many_arguments)] // the procedure's own
+    pub fn put(
+        &self,
+        context: &Context,
+        entry: &Entry,
+        mode: u32,
+        umask: u32,
+        flags: u32,
+        contents: &Contents<'_>,
+        xdata: &Dict,
+    ) -> FopResult {
+        // Ids of clients count up from 1: this one is nobody's.
+        let fd = FdId(u64::MAX - 1 - PUTS.fetch_add(1, Ordering::Relaxed));
+        // The data go in, whatever the client opens for.
+        let access = (flags & !(libc::O_ACCMODE as u32)) | libc::O_RDWR as u32;
+        let made = self.create(context, entry, New::File { flags: access, mode, umask, fd }, xdata)?;
+        let Reply::Entry { iatt, parent, xdata: out } = made else {
+            return Err(FopError::new(errno::EIO, "CREATE answered with something else"));
+        };
+        let file = File { gfid: iatt.gfid, fd: Some(fd) };
+        let fill = || -> FopResult<Iatt> {
+            if !contents.data.is_empty() {
+                let written = self.write(context, file, contents.offset, contents.data, flags, &Dict::new())?;
+                if let Reply::PrePost { written, .. } = written
+                    && (written as usize) < contents.data.len()
+                {
+                    return Err(FopError::new(errno::ENOSPC, format!("only {written} bytes of a PUT were written")));
+                }
+            }
+            let inode = self.inode_of(file)?;
+            if !contents.xattrs.is_empty() {
+                self.setxattr(context, &inode, contents.xattrs, 0, &Dict::new())?;
+            }
+            inode.iatt()
+        };
+        let filled = fill();
+        self.release(fd);
+        Ok(Reply::Entry { iatt: Box::new(filled?), parent, xdata: out })
     }
 
     /// Gives what was just made its gfid, handle, names, xattrs and times, in an order that a lookup can complete.

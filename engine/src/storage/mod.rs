@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use ladrillo_translator::error::errno;
 use ladrillo_translator::{
-    Context, Event, Fop, FopError, FopFuture, FopKind, FopResult, LocalFuture, Parent, Reply, Translator,
+    Context, Dict, Event, Fop, FopError, FopFuture, FopKind, FopResult, LocalFuture, Parent, Reply, Translator,
 };
 use rustix::fs::OFlags;
 
@@ -31,7 +31,7 @@ pub use brick::{Brick, BrickError};
 pub use options::StorageOptions;
 pub use xattr::matches_pattern;
 
-use entry::New;
+use entry::{Contents, New};
 
 /// What a fop's answer may hold beside its fixed parts, in bytes: for those who bound what is under way.
 pub fn answer_bytes(fop: &Fop) -> usize {
@@ -150,9 +150,10 @@ fn waits(fop: &Fop, brick: &Brick) -> bool {
             file.fd.and_then(|id| brick.files.get(id)).is_some_and(|open| open.inode.unlinked.load(Ordering::SeqCst))
         }
         Fop::Open { flags, .. } => OFlags::from_bits_retain(*flags).contains(OFlags::TRUNC),
-        Fop::Create { entry, flags, .. } => {
+        Fop::Create { entry, flags, .. } | Fop::Put { entry, flags, .. } => {
             let flags = OFlags::from_bits_retain(*flags);
-            flags.contains(OFlags::TRUNC) && !flags.contains(OFlags::EXCL) && brick.has_entry(entry)
+            matches!(fop, Fop::Put { .. }) && flags.intersects(OFlags::SYNC | OFlags::DSYNC | OFlags::DIRECT)
+                || flags.contains(OFlags::TRUNC) && !flags.contains(OFlags::EXCL) && brick.has_entry(entry)
         }
         _ => false,
     }
@@ -273,6 +274,21 @@ impl Brick {
             | Fop::Entrylk { .. }
             | Fop::Fentrylk { .. } => {
                 Err(FopError::new(errno::ENOSYS, "a lock reached storage: features/locks is not in the brick's graph"))
+            }
+            Fop::Put { entry, mode, umask, flags, offset, data, xattrs, xdata } => {
+                let contents = Contents { offset, data: &data, xattrs: &xattrs };
+                self.put(context, &entry, mode, umask, flags, &contents, &xdata)
+            }
+            // With leases off stock's bricks say so, too.
+            Fop::Lease { .. } => Err(FopError::new(errno::ENOSYS, "leases are off (features.leases)")),
+            Fop::Getactivelk { gfid, .. } => {
+                self.resolve(gfid).map(|_| Reply::Activelk { locks: Vec::new(), xdata: Dict::new() })
+            }
+            Fop::Setactivelk { .. } => {
+                Err(FopError::new(errno::ENOSYS, "a lock reached storage: features/locks is not in the brick's graph"))
+            }
+            Fop::Icreate { .. } | Fop::Namelink { .. } => {
+                Err(FopError::new(errno::EOPNOTSUPP, "inodes without a name are not supported"))
             }
             Fop::Ipc { op, .. } => Err(FopError::new(errno::EOPNOTSUPP, format!("ipc {op} is nobody's"))),
         }

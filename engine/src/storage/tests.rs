@@ -881,3 +881,37 @@ fn acls_are_set_and_read_as_text() {
     assert_eq!(t.lookup(Gfid::ROOT, "f").unwrap().mode & 0o777, 0o640);
     assert_eq!(set("nonsense").unwrap_err().errno, errno::EINVAL);
 }
+
+#[test]
+fn put_makes_a_whole_file_at_once() {
+    let Some(b) = brick() else { return };
+    let gfid = Gfid::random();
+    let put = |name: &str, gfid: Gfid| Fop::Put {
+        entry: entry(Gfid::ROOT, name),
+        mode: 0o640,
+        umask: 0o022,
+        flags: libc::O_EXCL as u32,
+        offset: 3,
+        data: Payload::copy_from_slice(b"data"),
+        xattrs: Dict::new().with("user.colour", Value::Str("red".into())),
+        xdata: request(gfid),
+    };
+    let Reply::Entry { iatt, .. } = b.run(put("a", gfid)).unwrap() else { panic!("no entry") };
+    assert_eq!((iatt.gfid, iatt.size_bytes, iatt.permissions()), (gfid, 7, 0o640));
+    assert_eq!(std::fs::read(b.path.join("a")).unwrap(), b"\0\0\0data");
+    let Reply::Xattrs { xattrs, .. } =
+        b.run(Fop::Getxattr { gfid, name: "user.colour".into(), xdata: Dict::new() }).unwrap()
+    else {
+        panic!("no xattrs")
+    };
+    assert_eq!(xattrs.bytes("user.colour").map(|v| &v[..]), Some(&b"red"[..]));
+    assert!(b.brick.files.is_empty(), "nothing stays open");
+    assert_eq!(b.run(put("a", Gfid::random())).unwrap_err().errno, errno::EEXIST);
+    // What stock's bricks refuse, too.
+    let lease = Fop::Lease { gfid, lease: Default::default(), xdata: Dict::new() };
+    assert_eq!(b.run(lease).unwrap_err().errno, errno::ENOSYS);
+    assert_eq!(
+        b.run(Fop::Icreate { gfid: Gfid::random(), mode: 0o600, xdata: Dict::new() }).unwrap_err().errno,
+        errno::EOPNOTSUPP
+    );
+}

@@ -335,6 +335,13 @@ impl Brick<'_> {
                 self.copy_file_range((from, from_offset), (to, to_offset), len)
             }
             Fop::Ipc { op, .. } => Err(FopError::new(errno::EOPNOTSUPP, format!("ipc {op}"))),
+            Fop::Lease { .. } => Err(FopError::new(errno::ENOSYS, "leases are off")),
+            // Nothing that is simulated sends them.
+            Fop::Getactivelk { .. }
+            | Fop::Setactivelk { .. }
+            | Fop::Icreate { .. }
+            | Fop::Namelink { .. }
+            | Fop::Put { .. } => Err(FopError::new(errno::EOPNOTSUPP, "not in memory")),
         }
     }
 

@@ -358,6 +358,16 @@ impl Translator for Replicate {
             FopKind::Lk | FopKind::Inodelk | FopKind::Finodelk | FopKind::Entrylk | FopKind::Fentrylk => {
                 self.lock(context, fop)
             }
+            // AFR has no transaction for these, and nothing that stands above it sends them.
+            FopKind::Lease
+            | FopKind::Getactivelk
+            | FopKind::Setactivelk
+            | FopKind::Icreate
+            | FopKind::Namelink
+            | FopKind::Put => {
+                let what = format!("{} of a replicated file", fop.kind().name());
+                Box::pin(async move { Err(FopError::new(ladrillo_translator::error::errno::EOPNOTSUPP, what)) })
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use ladrillo_translator::fop::{DirEntry, PrePost, Statfs};
 use ladrillo_translator::{Dict, FdId, FopError, FopKind, FopResult, Iatt, Payload, Reply};
 
 use super::numbers::*;
-use super::request::{read_flock, write_flock};
+use super::request::{read_active_locks, read_flock, read_lease, write_active_locks, write_flock, write_lease};
 use super::*;
 use crate::dict::{self, Empty, read_dict, read_iatt, write_dict, write_iatt};
 
@@ -42,16 +42,18 @@ enum Shape {
     Seek,
     /// `gfx_common_3iatt_rsp`: the source, the target before and after.
     CopyFileRange,
+    Lease,
+    Activelk,
 }
 
 fn shape(kind: FopKind) -> Shape {
     use FopKind::*;
     match kind {
-        Stat | Fstat => Shape::Iatt,
+        Stat | Fstat | Icreate => Shape::Iatt,
         Lookup => Shape::Lookup,
         Setattr | Fsetattr | Write | Truncate | Ftruncate | Fsync | Fallocate | Discard | Zerofill => Shape::PrePost,
-        Unlink | Rmdir => Shape::Removed,
-        Mknod | Mkdir | Symlink | Link => Shape::Entry,
+        Unlink | Rmdir | Namelink => Shape::Removed,
+        Mknod | Mkdir | Symlink | Link | Put => Shape::Entry,
         Create => Shape::Create,
         Open | Opendir => Shape::Open,
         Readlink => Shape::Readlink,
@@ -65,8 +67,10 @@ fn shape(kind: FopKind) -> Shape {
         Rchecksum => Shape::Rchecksum,
         Seek => Shape::Seek,
         CopyFileRange => Shape::CopyFileRange,
+        Lease => Shape::Lease,
+        Getactivelk => Shape::Activelk,
         Release | Releasedir | Flush | Fsyncdir | Access | Setxattr | Fsetxattr | Removexattr | Fremovexattr
-        | Inodelk | Finodelk | Entrylk | Fentrylk | Ipc => Shape::Done,
+        | Inodelk | Finodelk | Entrylk | Fentrylk | Ipc | Setactivelk => Shape::Done,
     }
 }
 
@@ -224,6 +228,16 @@ fn write_success(w: &mut Writer, kind: FopKind, shape: Shape, reply: &Reply, ope
             write_iatt(w, iatt);
             write_pre_post(w, to);
         }
+        (Shape::Lease, Reply::Lease { lease, xdata }) => {
+            write_status(w, 0, xdata);
+            write_lease(w, lease);
+        }
+        (Shape::Activelk, Reply::Activelk { locks, xdata }) => {
+            let mut list = Writer::with_capacity(64 * locks.len() + 4);
+            write_active_locks(&mut list, locks).ok()?;
+            write_status(w, locks.len(), xdata);
+            w.raw(&list.finish());
+        }
         _ => return None,
     }
     Some(Payload::empty())
@@ -287,6 +301,8 @@ fn write_failure(w: &mut Writer, shape: Shape, errno: i32, xdata: &Dict) {
         Shape::Statfs => 11 * 8,
         Shape::Lk => 4 + 4 + 8 + 8 + 4 + 4,
         Shape::Rchecksum => 12,
+        Shape::Lease => 4 + 4 + 16 + 4,
+        Shape::Activelk => 4,
     };
     write_zeros(w, zeros);
 }
@@ -350,6 +366,8 @@ pub(super) fn read(kind: FopKind, r: &mut Reader) -> Result<(FopResult, Option<F
             Reply::Rchecksum { weak, strong: r.opaque("strong checksum", MAX_CHECKSUM_BYTES)?, flags, xdata }
         }
         Shape::Seek => Reply::Seek { offset: r.u64("offset")?, xdata },
+        Shape::Lease => Reply::Lease { lease: read_lease(r)?, xdata },
+        Shape::Activelk => Reply::Activelk { locks: read_active_locks(r)?, xdata },
         Shape::CopyFileRange => {
             let iatt = read_boxed(r)?;
             let from = Box::new(PrePost { pre: (*iatt).clone(), post: (*iatt).clone() });

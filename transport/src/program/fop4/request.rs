@@ -1,7 +1,7 @@
 //! Requests.
 
 use bytes::Bytes;
-use ladrillo_translator::fop::{Entry, File, Flock, LockType, Name};
+use ladrillo_translator::fop::{ActiveLock, Entry, File, Flock, Lease, LockType, Name};
 use ladrillo_translator::iatt::SetattrValid;
 use ladrillo_translator::{Dict, FdId, Fop, FopKind, Gfid, LockOwner, Payload};
 
@@ -15,7 +15,8 @@ pub(super) fn size_hint(fop: &Fop) -> usize {
         Fop::Setxattr { xattrs, xdata, .. }
         | Fop::Fsetxattr { xattrs, xdata, .. }
         | Fop::Xattrop { xattrs, xdata, .. }
-        | Fop::Fxattrop { xattrs, xdata, .. } => dict::size_hint(xattrs) + dict::size_hint(xdata),
+        | Fop::Fxattrop { xattrs, xdata, .. }
+        | Fop::Put { xattrs, xdata, .. } => dict::size_hint(xattrs) + dict::size_hint(xdata),
         other => other.xdata().map_or(12, dict::size_hint),
     };
     160 + dicts
@@ -243,6 +244,39 @@ pub fn write_request(w: &mut Writer, fop: &Fop) -> Result<Payload, EncodeError> 
             w.u32(*flags);
         }
         Fop::Ipc { op, .. } => w.i32(*op),
+        Fop::Lease { gfid, lease, .. } => {
+            w.raw(&gfid.0);
+            write_lease(w, lease);
+        }
+        Fop::Getactivelk { gfid, .. } => w.raw(&gfid.0),
+        Fop::Setactivelk { gfid, locks, .. } => {
+            w.raw(&gfid.0);
+            write_active_locks(w, locks)?;
+        }
+        Fop::Icreate { gfid, mode, .. } => {
+            w.raw(&gfid.0);
+            w.u32(*mode);
+        }
+        Fop::Namelink { entry, .. } => {
+            w.raw(&entry.parent.0);
+            write_name(w, &entry.name)?;
+        }
+        Fop::Put { entry, mode, umask, flags, offset, data, xattrs, .. } => {
+            let size = u32::try_from(data.len()).map_err(|_| EncodeError::TooLong {
+                what: "put",
+                length: data.len(),
+                limit: u32::MAX as usize,
+            })?;
+            w.raw(&entry.parent.0);
+            write_name(w, &entry.name)?;
+            w.u32(*mode);
+            w.u32(*umask);
+            w.u32(open_flags_to_wire(*flags));
+            w.u64(*offset);
+            w.u32(size);
+            write_dict(w, xattrs, Empty::NoPairs);
+            payload = data.clone();
+        }
     }
     match fop {
         // Stock clients never make these NULL.
@@ -472,6 +506,27 @@ pub(super) fn read(kind: FopKind, r: &mut Reader) -> Result<Fop, DecodeError> {
             }
         }
         FopKind::Ipc => Fop::Ipc { op: r.i32("ipc")?, xdata: read_dict(r)? },
+        FopKind::Lease => Fop::Lease { gfid: read_gfid(r)?, lease: read_lease(r)?, xdata: read_dict(r)? },
+        FopKind::Getactivelk => Fop::Getactivelk { gfid: read_gfid(r)?, xdata: read_dict(r)? },
+        FopKind::Setactivelk => {
+            Fop::Setactivelk { gfid: read_gfid(r)?, locks: read_active_locks(r)?, xdata: read_dict(r)? }
+        }
+        FopKind::Icreate => Fop::Icreate { gfid: read_gfid(r)?, mode: r.u32("mode")?, xdata: read_dict(r)? },
+        FopKind::Namelink => {
+            let parent = read_gfid(r)?;
+            Fop::Namelink { entry: read_entry(r, parent)?, xdata: read_dict(r)? }
+        }
+        FopKind::Put => {
+            let parent = read_gfid(r)?;
+            let entry = read_entry(r, parent)?;
+            let (mode, umask) = (r.u32("mode")?, r.u32("umask")?);
+            let flags = open_flags_from_wire(r.u32("flags")?);
+            let offset = r.u64("offset")?;
+            let size = r.u32("size")? as usize;
+            let (xattrs, xdata) = (read_dict(r)?, read_dict(r)?);
+            let data = Payload::from_bytes(r.bytes("put data", size)?);
+            Fop::Put { entry, mode, umask, flags, offset, data, xattrs, xdata }
+        }
     })
 }
 
@@ -561,6 +616,59 @@ pub(crate) fn read_flock(r: &mut Reader) -> Result<Flock, DecodeError> {
         pid: r.u32("lock pid")?,
         owner: LockOwner(r.opaque("lock owner", MAX_LOCK_OWNER_BYTES)?),
     })
+}
+
+/// `gf_proto_lease`.
+pub(super) fn write_lease(w: &mut Writer, lease: &Lease) {
+    w.u32(lease.cmd);
+    w.u32(lease.kind);
+    w.raw(&lease.id);
+    w.u32(lease.flags);
+}
+
+/// `gf_proto_lease`.
+pub(super) fn read_lease(r: &mut Reader) -> Result<Lease, DecodeError> {
+    Ok(Lease {
+        cmd: r.u32("lease command")?,
+        kind: r.u32("lease type")?,
+        id: r.array("lease id")?,
+        flags: r.u32("lease flags")?,
+    })
+}
+
+/// `gfs3_locklist`: a linked list, as that of READDIR. Nothing is written where one of them does not fit.
+pub(super) fn write_active_locks(w: &mut Writer, locks: &[ActiveLock]) -> Result<(), EncodeError> {
+    for lock in locks {
+        let (owner, client) = (lock.flock.owner.0.len(), lock.client.len());
+        if owner > MAX_LOCK_OWNER_BYTES {
+            return Err(EncodeError::TooLong { what: "lock owner", length: owner, limit: MAX_LOCK_OWNER_BYTES });
+        }
+        if client > MAX_TEXT_BYTES || lock.client.contains(&0) {
+            return Err(EncodeError::TooLong { what: "client of a lock", length: client, limit: MAX_TEXT_BYTES });
+        }
+    }
+    for lock in locks {
+        w.u32(1);
+        write_flock(w, &lock.flock)?;
+        w.opaque(&lock.client);
+        w.u32(lock.flags);
+    }
+    w.u32(0);
+    Ok(())
+}
+
+/// `gfs3_locklist`.
+pub(super) fn read_active_locks(r: &mut Reader) -> Result<Vec<ActiveLock>, DecodeError> {
+    let mut locks = Vec::new();
+    while r.present("next lock")? {
+        if locks.len() == MAX_ENTRIES {
+            return Err(DecodeError::TooLong { what: "locks", length: MAX_ENTRIES + 1, limit: MAX_ENTRIES });
+        }
+        let flock = read_flock(r)?;
+        let client = r.string("client of a lock", MAX_TEXT_BYTES)?;
+        locks.push(ActiveLock { flock, client, flags: r.u32("lock flags")? });
+    }
+    Ok(locks)
 }
 
 /// Command, type and flock. Servers go by the type in front, not the one in the flock.
