@@ -602,6 +602,9 @@ impl Shared {
         let id = ClientId(self.next_client.fetch_add(1, Ordering::Relaxed));
         let session = Arc::new(Session::new(id, uid.to_owned(), subvolume.to_owned()));
         session.join(connection);
+        if let Some(locks) = self.graph.locks() {
+            locks.name_client(id, uid);
+        }
         self.by_id.pin().insert(id.0, session.clone());
         sessions.insert(key, session.clone());
         session

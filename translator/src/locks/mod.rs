@@ -5,9 +5,13 @@
 //! ([`Locks::release_client`]); holders learn that others wait ([`Locks::on_contention`]), at most once per
 //! `notify-contention-delay`; lock counts are answered to those who ask for them in xdata; a client's locks are bounded.
 //!
-//! Who asks is [`Context::client`] and [`Context::lock_owner`]. Not done: mandatory locking, revocation by age and
-//! GlusterFS's hold of unlink while others hold inodelks.
+//! Who asks is [`Context::client`] and [`Context::lock_owner`]. Not done: GlusterFS's hold of unlink while others hold
+//! inodelks, and the locks that only its lock migration takes.
 
+mod active;
+mod clear;
+mod lockinfo;
+mod mandatory;
 mod posix;
 mod queue;
 mod region;
@@ -53,13 +57,47 @@ const NOTIFY_DELAY: OptionSpec = OptionSpec::new(
 );
 const MANDATORY: OptionSpec = OptionSpec::new(
     &["mandatory-locking"],
-    OptionKind::Enum(&["off"]),
+    OptionKind::Enum(&["off", "file", "forced", "optimal"]),
     Some("off"),
-    "Locks are advisory; other modes are refused.",
+    "Whose locks hold up reads and writes of others: nobody's, those of files with set-gid but no group execution, \
+     everybody's, or those that were asked for as mandatory.",
 );
+const ENFORCE: OptionSpec = OptionSpec::new(
+    &["enforce-mandatory-lock"],
+    OptionKind::Bool,
+    Some("off"),
+    "Files may be marked to be read and written by who holds a lock only.",
+);
+const REVOCATION: OptionSpec = OptionSpec::new(
+    &["revocation-secs"],
+    OptionKind::Int { min: Some(0), max: Some(i32::MAX as i64) },
+    Some("0"),
+    "A translator's lock that others wait for is taken away after so many seconds; 0 = never.",
+);
+const REVOCATION_BLOCKED: OptionSpec = OptionSpec::new(
+    &["revocation-max-blocked"],
+    OptionKind::Int { min: Some(0), max: Some(i32::MAX as i64) },
+    Some("0"),
+    "Or when so many wait; 0 = never.",
+);
+const REVOCATION_ALL: OptionSpec = OptionSpec::new(
+    &["revocation-clear-all"],
+    OptionKind::Bool,
+    Some("false"),
+    "Those who wait are refused then, too.",
+);
+const MONKEY: OptionSpec = OptionSpec::new(
+    &["monkey-unlocking"],
+    OptionKind::Bool,
+    Some("false"),
+    "Forgets some of the translators' unlocks, to test what becomes of that.",
+);
+const TRACE: OptionSpec =
+    OptionSpec::new(&["trace"], OptionKind::Bool, Some("off"), "Accepted; the log's level decides what is logged.");
 
 /// The options of features/locks.
-pub const OPTIONS: &[OptionSpec] = &[NOTIFY, NOTIFY_DELAY, MANDATORY];
+pub const OPTIONS: &[OptionSpec] =
+    &[NOTIFY, NOTIFY_DELAY, MANDATORY, ENFORCE, REVOCATION, REVOCATION_BLOCKED, REVOCATION_ALL, MONKEY, TRACE];
 
 /// xdata keys that ask for counts, and their answers (GlusterFS 10.3, glusterfs.h).
 pub mod key {
@@ -77,6 +115,8 @@ pub mod key {
     pub const MULTI_DOM: &str = "glusterfs.multi-dom-lk-cnt-req";
     /// Prefix of those keys.
     pub const INODELK_DOM_PREFIX: &str = "glusterfs.inodelk-dom-prefix";
+    /// LK: 1 = a mandatory lock.
+    pub const LOCK_MODE: &str = "glusterfs.lk.lkmode";
 }
 
 /// Someone waits for a lock that `client` holds.
@@ -162,6 +202,23 @@ pub struct Locks {
     next_id: AtomicU64,
     notify: AtomicBool,
     notify_delay_s: AtomicU64,
+    settings: RwLock<Settings>,
+    /// Clients' process-uuids.
+    names: RwLock<HashMap<ClientId, Arc<str>>>,
+    lockinfo: lockinfo::Tokens,
+    /// Descriptors opened with O_NONBLOCK.
+    nonblocking: RwLock<HashSet<FdId>>,
+}
+
+/// What is seldom looked at.
+#[derive(Clone, Copy, Default)]
+struct Settings {
+    mandatory: mandatory::Mode,
+    enforce: bool,
+    revocation_s: u64,
+    revocation_blocked: usize,
+    revocation_all: bool,
+    monkey: bool,
 }
 
 /// What a shard knows of client sessions. Taken inside an inode shard's lock, never around one.
@@ -177,6 +234,8 @@ struct Clients {
 #[derive(Default)]
 struct Account {
     total: usize,
+    /// Reads and writes that wait for mandatory locks.
+    waiting_io: usize,
     by_inode: HashMap<Gfid, usize>,
 }
 
@@ -270,6 +329,10 @@ impl Locks {
             next_id: AtomicU64::new(1),
             notify: AtomicBool::new(true),
             notify_delay_s: AtomicU64::new(5),
+            settings: RwLock::default(),
+            names: RwLock::default(),
+            lockinfo: lockinfo::Tokens::default(),
+            nonblocking: RwLock::default(),
         });
         locks.reconfigure(options)?;
         let parent: Weak<dyn Parent> = Arc::downgrade(&(Arc::clone(&locks) as Arc<dyn Parent>));
@@ -284,6 +347,15 @@ impl Locks {
     pub fn reconfigure(&self, options: &Options) -> Result<(), OptionError> {
         options.check(OPTIONS)?;
         let (notify, delay_s) = (options.bool(&NOTIFY)?, options.int(&NOTIFY_DELAY)?);
+        let settings = Settings {
+            mandatory: mandatory::Mode::parse(options.str(&MANDATORY)?.unwrap_or("off")),
+            enforce: options.bool(&ENFORCE)?,
+            revocation_s: u64::try_from(options.int(&REVOCATION)?).unwrap_or(0),
+            revocation_blocked: usize::try_from(options.int(&REVOCATION_BLOCKED)?).unwrap_or(0),
+            revocation_all: options.bool(&REVOCATION_ALL)?,
+            monkey: options.bool(&MONKEY)?,
+        };
+        *self.settings.write() = settings;
         self.notify.store(notify, Ordering::Relaxed);
         self.notify_delay_s.store(u64::try_from(delay_s).unwrap_or(0), Ordering::Relaxed);
         Ok(())
@@ -295,9 +367,16 @@ impl Locks {
         *self.hook.write() = Some(Arc::new(hook));
     }
 
+    /// Notes the process-uuid of a session, by which rebalance and state dumps name it. Forgotten by
+    /// [`Locks::release_client`].
+    pub fn name_client(&self, client: ClientId, uid: &str) {
+        self.names.write().insert(client, uid.into());
+    }
+
     /// Releases all that a session holds; what it awaits fails with EAGAIN, and later requests of it with ENOTCONN
     /// (sessions are never numbered twice). Returns how many locks that were.
     pub fn release_client(&self, client: ClientId) -> usize {
+        self.names.write().remove(&client);
         let gfids: Vec<Gfid> = {
             let mut clients = self.clients_of(client).lock();
             if client != ClientId::LOCAL && clients.gone.insert(client) {
@@ -479,7 +558,7 @@ impl Locks {
                     account.by_inode.remove(&gfid);
                 }
             }
-            if account.by_inode.is_empty() {
+            if account.by_inode.is_empty() && account.waiting_io == 0 {
                 clients.held.remove(&client);
             }
         }
@@ -496,11 +575,18 @@ impl Locks {
     async fn lock<R: Kind>(&self, context: &Context, gfid: Gfid, domain: Bytes, region: R, wait: bool) -> FopResult {
         let who = Locks::who(context)?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let held = Held { id, who, pid: context.pid, region, told_at: None };
-        let waiter = self.on_inode(gfid, |inode, _, found| {
+        let held = Held { id, who, pid: context.pid, region, told_at: None, since: Duration::ZERO };
+        let settings = *self.settings.read();
+        let mut refused = Senders::new();
+        let waiter = self.on_inode(gfid, |inode, wake, found| {
             self.charge(context.client, gfid)?;
             let mut notices = self.notices();
             let queue = R::queue(inode.domain(&domain));
+            if settings.revokes(queue, &held, notices.now) {
+                tracing::warn!(%gfid, "taking locks away that others wait for");
+                refused = self.take_away(gfid, queue, true, settings.revocation_all, |_| true).1;
+                wake.extend(queue.serve(&mut notices));
+            }
             let outcome = match queue.try_grant(held, &mut notices) {
                 Ok(()) => Ok(None),
                 Err(lock) if wait => {
@@ -515,8 +601,11 @@ impl Locks {
             };
             self.report(gfid, &domain, notices, found);
             outcome
-        })?;
-        let Some(woken) = waiter else { return Ok(Reply::done()) };
+        });
+        for sender in refused {
+            let _ = sender.send(Err(FopError::new(errno::EAGAIN, "the lock was taken away")));
+        }
+        let Some(woken) = waiter? else { return Ok(Reply::done()) };
         let mut guard = Guard { undo: Some(|| self.withdraw::<R>(context.client, gfid, &domain, id)) };
         let outcome = woken.await;
         guard.undo = None;
@@ -541,8 +630,45 @@ impl Locks {
         });
     }
 
+    /// Takes locks that `which` says out of a queue, granted and waiting ones as asked; returns how many of the former, and
+    /// the latter's senders.
+    fn take_away<R: Kind>(
+        &self,
+        gfid: Gfid,
+        queue: &mut Queue<R>,
+        granted: bool,
+        waiting: bool,
+        which: impl Fn(&Held<R>) -> bool,
+    ) -> (usize, Senders) {
+        let mut taken = 0;
+        queue.granted.retain(|held| {
+            let goes = granted && which(held);
+            if goes {
+                self.discharge(held.who.client, gfid, 1);
+                taken += 1;
+            }
+            !goes
+        });
+        let mut senders = Senders::new();
+        if waiting {
+            for waiting in std::mem::take(&mut queue.waiting) {
+                if which(&waiting.lock) {
+                    self.discharge(waiting.lock.who.client, gfid, 1);
+                    senders.push(waiting.wake);
+                } else {
+                    queue.waiting.push_back(waiting);
+                }
+            }
+        }
+        (taken, senders)
+    }
+
     fn unlock<R: Kind>(&self, context: &Context, gfid: Gfid, domain: &Bytes, region: &R) -> FopResult {
         let who = Locks::who(context)?;
+        if self.settings.read().monkey && self.runtime.random().is_multiple_of(20) {
+            tracing::warn!(%gfid, "forgetting an unlock (monkey-unlocking)");
+            return Ok(Reply::done());
+        }
         self.on_inode(gfid, |inode, wake, found| {
             let mut notices = self.notices();
             let queue = R::queue(inode.domain(domain));
@@ -597,23 +723,38 @@ impl Locks {
         }
     }
 
-    async fn lk(&self, context: &Context, file: File, cmd: LockCmd, flock: Flock) -> FopResult {
+    async fn lk(&self, context: &Context, file: File, cmd: LockCmd, mut flock: Flock, xdata: &Dict) -> FopResult {
         let who = Locks::who(context)?;
+        // A negative length is that of the bytes before, see fcntl(2).
+        let len = flock.len.cast_signed();
+        if len < 0
+            && let Some(start) = flock.start.checked_add_signed(len)
+        {
+            flock = Flock { start, len: len.unsigned_abs(), ..flock };
+        }
         let range = match Range::from_flock(&flock) {
             Some(range) if flock.whence == 0 => range,
             _ => return Err(FopError::new(errno::EINVAL, "a lock outside what a file can have")),
         };
         let (gfid, client) = (file.gfid, context.client);
-        let lock = PosixLock { who, fd: file.fd, pid: flock.pid, range };
+        let mandatory = xdata.int(key::LOCK_MODE).is_some_and(|mode| mode & 1 != 0);
+        let lock = PosixLock { who, fd: file.fd, pid: flock.pid, caller: context.pid, mandatory, range };
         if cmd == LockCmd::Get {
             let conflict = self.on_inode(gfid, |inode, _, _| inode.posix.conflict(&lock).map(PosixLock::flock));
             let answer = conflict.unwrap_or(Flock { kind: LockType::Unlock, ..flock });
             return Ok(Reply::Lk { flock: answer, xdata: Dict::new() });
         }
+        if flock.kind != LockType::Unlock && self.is_fenced(file).await? {
+            self.preempt(gfid, &lock);
+        }
         let waiter = self.on_inode(gfid, |inode, wake, _| {
             let before = inode.posix.len_of(client);
             if flock.kind == LockType::Unlock {
                 inode.posix.carve(&lock.who, &lock.range);
+                // As in GlusterFS the answer tells whether the descriptor has locks left.
+                if inode.posix.granted.iter().any(|held| held.fd == file.fd && held.who.client == client) {
+                    flock.kind = LockType::Read;
+                }
             } else {
                 // A charge beforehand: the bound holds, and a session that ended takes no lock.
                 self.charge(client, gfid)?;
@@ -782,6 +923,15 @@ impl Locks {
     }
 }
 
+impl Settings {
+    fn revokes<R: Region>(&self, queue: &Queue<R>, lock: &Held<R>, now: Duration) -> bool {
+        self.revocation_s > 0 && queue.is_overdue(lock, now, Duration::from_secs(self.revocation_s))
+            || self.revocation_blocked > 0
+                && queue.waiting.len() >= self.revocation_blocked
+                && queue.granted.iter().any(|held| held.who != lock.who && held.region.conflicts(&lock.region))
+    }
+}
+
 fn check_domain(domain: Bytes) -> FopResult<Bytes> {
     match domain.len() {
         1..=MAX_DOMAIN_BYTES => Ok(domain),
@@ -930,14 +1080,42 @@ impl Translator for Locks {
                 Fop::Fentrylk { file, domain, name, cmd, kind, .. } => {
                     self.entrylk(context, file.gfid, domain, EntryName { name, kind }, cmd).await
                 }
-                Fop::Lk { file, cmd, flock, .. } => self.lk(context, file, cmd, flock).await,
+                Fop::Lk { file, cmd, flock, xdata } => self.lk(context, file, cmd, flock, &xdata).await,
                 Fop::Flush { file, xdata } => {
                     self.drop_owner(context, file);
                     self.pass(context, Fop::Flush { file, xdata }).await
                 }
                 Fop::Release { file } => {
                     self.drop_fd(context.client, file);
+                    if let Some(fd) = file.fd
+                        && self.nonblocking.read().contains(&fd)
+                    {
+                        self.nonblocking.write().remove(&fd);
+                    }
                     self.child.submit(context, Fop::Release { file }).await
+                }
+                Fop::Getxattr { gfid, name, .. } if clear::is_command(&name) => self.clear(context, gfid, &name).await,
+                Fop::Fgetxattr { file, name, .. } if clear::is_command(&name) => {
+                    self.clear(context, file.gfid, &name).await
+                }
+                Fop::Fgetxattr { file, name, .. } if name == lockinfo::KEY.as_bytes() => {
+                    self.tell_lockinfo(context, file).await
+                }
+                Fop::Fsetxattr { file, mut xattrs, flags, xdata } if xattrs.contains(lockinfo::KEY) => {
+                    let info = xattrs.remove(lockinfo::KEY);
+                    self.take_lockinfo(context, file, info).await?;
+                    match xattrs.is_empty() {
+                        true => Ok(Reply::done()),
+                        false => self.gated(context, Fop::Fsetxattr { file, xattrs, flags, xdata }).await,
+                    }
+                }
+                Fop::Getactivelk { gfid, xdata } => {
+                    self.child.submit(context, Fop::Getactivelk { gfid, xdata }).await?;
+                    Ok(self.active_locks(gfid))
+                }
+                Fop::Setactivelk { gfid, locks, .. } => self.set_active_locks(context, gfid, locks),
+                fop if self.settings.read().mandatory != mandatory::Mode::Off || mandatory::marks(&fop) => {
+                    self.gated(context, fop).await
                 }
                 fop => self.pass(context, fop).await,
             }

@@ -19,6 +19,10 @@ pub(super) struct PosixLock {
     pub fd: Option<FdId>,
     /// The holder's process as F_GETLK reports it.
     pub pid: u32,
+    /// The process whose request it was, by which an interrupt finds it.
+    pub caller: i32,
+    /// Others' reads and writes must respect it, too.
+    pub mandatory: bool,
     pub range: Range,
 }
 
@@ -32,6 +36,8 @@ pub(super) struct PosixWaiting {
 pub(super) struct PosixLocks {
     pub granted: Vec<PosixLock>,
     pub waiting: VecDeque<PosixWaiting>,
+    /// Reads and writes that look again when a lock goes (mandatory locking).
+    pub io: Vec<oneshot::Sender<FopResult<()>>>,
 }
 
 impl PosixLocks {
@@ -66,6 +72,7 @@ impl PosixLocks {
         self.granted.retain(|held| {
             let joins = held.who == lock.who
                 && held.fd == lock.fd
+                && held.mandatory == lock.mandatory
                 && held.range.exclusive == lock.range.exclusive
                 && held.range.start <= lock.range.end.saturating_add(1)
                 && lock.range.start <= held.range.end.saturating_add(1);
@@ -78,9 +85,9 @@ impl PosixLocks {
         self.granted.push(lock);
     }
 
-    /// Grants whoever may go on, in order.
+    /// Grants whoever may go on, in order; I/O that waits looks for itself.
     pub fn serve(&mut self) -> Vec<oneshot::Sender<FopResult<()>>> {
-        let mut woken = Vec::new();
+        let mut woken = std::mem::take(&mut self.io);
         for waiting in std::mem::take(&mut self.waiting) {
             if self.conflict(&waiting.lock).is_none() {
                 self.set(waiting.lock);
@@ -93,7 +100,7 @@ impl PosixLocks {
     }
 
     /// Takes out granted locks that `gone` says.
-    pub fn remove_granted(&mut self, gone: impl Fn(&PosixLock) -> bool) {
+    pub fn remove_granted(&mut self, mut gone: impl FnMut(&PosixLock) -> bool) {
         self.granted.retain(|held| !gone(held));
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Held<R> {
     pub region: R,
     /// When its holder was last told that others wait.
     pub told_at: Option<Duration>,
+    /// Since when it is held.
+    pub since: Duration,
 }
 
 pub(super) struct Waiting<R> {
@@ -86,7 +88,7 @@ impl<R: Region> Queue<R> {
         if taken || (starves(self) && !self.is_known(&lock.who)) {
             return Err(lock);
         }
-        self.granted.push(lock);
+        self.granted.push(Held { since: notices.now, ..lock });
         Ok(())
     }
 
@@ -123,6 +125,13 @@ impl<R: Region> Queue<R> {
             }
         }
         (removed, senders)
+    }
+
+    /// Whether a lock in the way of `lock` is held for longer than `patience`.
+    pub fn is_overdue(&self, lock: &Held<R>, now: Duration, patience: Duration) -> bool {
+        self.granted.iter().any(|held| {
+            held.who != lock.who && held.region.conflicts(&lock.region) && now.saturating_sub(held.since) > patience
+        })
     }
 
     /// Granted and awaited locks.

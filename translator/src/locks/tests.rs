@@ -22,6 +22,23 @@ impl Translator for Below {
                 parent: Box::default(),
                 xdata: Dict::new(),
             },
+            Fop::Stat { .. } => {
+                Reply::Iatt { iatt: Box::new(Iatt { mode: 0o102_644, ..Iatt::default() }), xdata: Dict::new() }
+            }
+            Fop::Getxattr { name, .. } | Fop::Fgetxattr { name, .. } => {
+                let value = match &name[..] {
+                    b"trusted.glusterfs.pathinfo" => Some("<POSIX(/bricks/b):node:/bricks/b/>"),
+                    _ if self.0.lock().iter().any(|fop| matches!(fop, Fop::Setxattr { .. })) => Some("1"),
+                    _ => None,
+                };
+                let xattrs = value.map(|value| Dict::new().with(name.clone(), Value::Str(value.into())));
+                return Box::pin(async {
+                    match xattrs {
+                        Some(xattrs) => Ok(Reply::Xattrs { xattrs, xdata: Dict::new() }),
+                        None => Err(FopError::new(errno::ENODATA, "no such xattr")),
+                    }
+                });
+            }
             _ => Reply::done(),
         };
         self.0.lock().push(fop);
@@ -471,4 +488,205 @@ proptest! {
         bench.locks.release_client(ClientId(1));
         prop_assert_eq!(bench.locks.counts(), LockCounts::default());
     }
+}
+
+fn tuned(options: &[(&str, &str)]) -> Bench {
+    let bench = bench();
+    let mut given = Options::new();
+    options.iter().for_each(|(key, value)| given.set(*key, *value));
+    bench.locks.reconfigure(&given).unwrap();
+    bench
+}
+
+fn write(fd: Option<u64>, offset: u64, len: usize) -> Fop {
+    let data = crate::Payload::from_bytes(vec![0; len].into());
+    Fop::Write { file: File { gfid: GFID, fd: fd.map(FdId) }, offset, data, flags: 0, xdata: Dict::new() }
+}
+
+fn read(fd: Option<u64>, offset: u64, size_bytes: u32) -> Fop {
+    Fop::Read { file: File { gfid: GFID, fd: fd.map(FdId) }, offset, size_bytes, flags: 0, xdata: Dict::new() }
+}
+
+fn mandatory(mut fop: Fop) -> Fop {
+    fop.xdata_mut().unwrap().set(key::LOCK_MODE, Value::Uint(1));
+    fop
+}
+
+fn text_of(bench: &Bench, context: &Context, name: &'static str) -> Result<String, i32> {
+    let fop = Fop::Getxattr { gfid: GFID, name: name.into(), xdata: Dict::new() };
+    match bench.locks.submit(context, fop).now_or_never().expect("at once") {
+        Ok(Reply::Xattrs { xattrs, .. }) => Ok(xattrs.text(name).unwrap().to_owned()),
+        Ok(other) => panic!("{other:?}"),
+        Err(e) => Err(e.errno),
+    }
+}
+
+#[test]
+fn forced_locks_hold_up_io_of_others_until_they_go() {
+    let bench = tuned(&[("mandatory-locking", "forced")]);
+    let (a, b) = (who(1, 1), who(2, 1));
+    assert_eq!(now(&bench, &a, lk(Set, Read, 0, 10, 1)), 0);
+    assert_eq!(now(&bench, &b, read(Some(2), 0, 5)), 0, "readers share");
+    assert_eq!(now(&bench, &a, write(Some(1), 0, 5)), 0, "an owner is not held up by himself");
+    assert_eq!(now(&bench, &b, write(Some(2), 10, 5)), 0, "elsewhere");
+    let mut waits = bench.locks.submit(&b, write(Some(2), 9, 5));
+    assert_eq!(poll(&mut waits), -1);
+    assert_eq!(now(&bench, &b, Fop::Truncate { gfid: GFID, size_bytes: 5, xdata: Dict::new() }), errno::EAGAIN);
+    let open = Fop::Open { gfid: GFID, flags: 0o1002, fd: FdId(3), xdata: Dict::new() };
+    assert_eq!(now(&bench, &b, open), errno::EAGAIN, "truncates");
+    let open = Fop::Open { gfid: GFID, flags: 0o4002, fd: FdId(4), xdata: Dict::new() };
+    assert_eq!(now(&bench, &b, open), 0);
+    assert_eq!(now(&bench, &b, write(Some(4), 9, 5)), errno::EAGAIN, "a descriptor that does not block");
+    let heal = Context { pid: Context::PID_SELF_HEALD, ..b.clone() };
+    assert_eq!(now(&bench, &heal, write(None, 0, 5)), 0);
+    assert_eq!(now(&bench, &a, lk(Set, Unlock, 0, 10, 1)), 0);
+    assert_eq!(poll(&mut waits), 0);
+    drop(waits);
+    // What a client may have waiting is bounded, so that its unlock gets through.
+    assert_eq!(now(&bench, &a, lk(Set, Write, 0, 0, 1)), 0);
+    let mut all: Vec<_> = (0..70).map(|_| bench.locks.submit(&b, write(Some(2), 0, 1))).collect();
+    let refused = all.iter_mut().map(poll).filter(|outcome| *outcome == errno::EAGAIN).count();
+    assert_eq!(refused, 70 - 64);
+    assert_eq!(bench.locks.release_client(ClientId(1)), 1);
+    assert!(all.iter_mut().take(64).map(poll).all(|outcome| outcome == 0));
+}
+
+#[test]
+fn optimal_and_file_modes_ask_for_more_than_a_lock() {
+    let bench = tuned(&[("mandatory-locking", "optimal")]);
+    let (a, b) = (who(1, 1), who(2, 1));
+    assert_eq!(now(&bench, &a, lk(Set, Write, 0, 10, 1)), 0);
+    assert_eq!(now(&bench, &b, write(Some(2), 0, 5)), 0, "an advisory lock");
+    assert_eq!(now(&bench, &a, mandatory(lk(Set, Write, 0, 10, 1))), 0);
+    let mut waits = bench.locks.submit(&b, write(Some(2), 0, 5));
+    assert_eq!(poll(&mut waits), -1);
+    drop(waits);
+    let bench = tuned(&[("mandatory-locking", "file")]);
+    assert_eq!(now(&bench, &a, lk(Set, Write, 0, 10, 1)), 0);
+    let mut waits = bench.locks.submit(&b, read(Some(2), 0, 5));
+    assert_eq!(poll(&mut waits), -1, "the file below has set-gid without group execution");
+}
+
+#[test]
+fn a_fenced_file_is_for_who_holds_a_lock() {
+    let fence = || {
+        let xattrs = Dict::new().with("trusted.glusterfs.enforce-mandatory-lock", Value::Str("1".into()));
+        Fop::Setxattr { gfid: GFID, xattrs, flags: 0, xdata: Dict::new() }
+    };
+    let bench = bench();
+    let (a, b) = (who(1, 1), who(2, 1));
+    assert_eq!(now(&bench, &a, fence()), errno::EINVAL, "not while the options are off");
+    let bench = tuned(&[("mandatory-locking", "optimal"), ("enforce-mandatory-lock", "on")]);
+    assert_eq!(now(&bench, &a, write(Some(1), 0, 5)), 0);
+    assert_eq!(now(&bench, &a, fence()), 0);
+    assert_eq!(now(&bench, &a, write(Some(1), 0, 5)), errno::EBUSY);
+    assert_eq!(now(&bench, &a, lk(Set, Write, 0, 0, 1)), 0);
+    assert_eq!(now(&bench, &a, write(Some(1), 0, 5)), 0);
+    assert_eq!(now(&bench, &b, read(Some(2), 0, 5)), errno::EAGAIN);
+    assert_eq!(now(&bench, &b, lk(Set, Write, 0, 0, 2)), 0, "takes it from whoever had it");
+    assert_eq!(now(&bench, &a, write(Some(1), 0, 5)), errno::EBUSY);
+    assert_eq!(now(&bench, &b, write(Some(2), 0, 5)), 0);
+}
+
+#[test]
+fn locks_are_cleared_and_waiters_interrupted() {
+    let bench = bench();
+    let process = |client: u64, owner: u64, pid: i32| Context { pid, ..who(client, owner) };
+    let (a, b, c) = (process(1, 1, 10), process(2, 2, 20), process(2, 3, 30));
+    assert_eq!(now(&bench, &a, lk(Set, Write, 0, 10, 1)), 0);
+    let mut first = bench.locks.submit(&b, lk(SetWait, Write, 0, 10, 2));
+    let mut second = bench.locks.submit(&c, lk(SetWait, Write, 0, 10, 3));
+    assert_eq!((poll(&mut first), poll(&mut second)), (-1, -1));
+    let interrupt = "glusterfs.intrlk.tposix.kblocked.0,0-10";
+    assert_eq!(text_of(&bench, &process(3, 2, 20), interrupt).unwrap(), "No locks cleared.", "another client's");
+    assert_eq!(
+        text_of(&bench, &process(2, 9, 20), interrupt).unwrap(),
+        "node:/bricks/b/: posix blocked locks=1 granted locks=0"
+    );
+    assert_eq!((poll(&mut first), poll(&mut second)), (errno::EINTR, -1));
+    let user = Context { uid: 1000, ..a.clone() };
+    assert_eq!(text_of(&bench, &user, "glusterfs.clrlk.tposix.kall"), Err(errno::EPERM));
+    assert_eq!(text_of(&bench, &a, "glusterfs.clrlk.tposix"), Err(errno::EINVAL));
+    assert!(
+        text_of(&bench, &a, "glusterfs.clrlk.tposix.kgranted").unwrap().ends_with("blocked locks=0 granted locks=1")
+    );
+    assert_eq!(poll(&mut second), 0, "who waited for it has it now");
+    assert_eq!(now(&bench, &a, inodelk(Set, Write, 0, 10)), 0);
+    assert_eq!(now(&bench, &a, entrylk(Some("x"), TryLock)), 0);
+    let mut waits = bench.locks.submit(&b, inodelk(SetWait, Write, 5, 1));
+    assert_eq!(poll(&mut waits), -1);
+    assert_eq!(text_of(&bench, &a, "glusterfs.clrlk.tinode.kall.0,7-1").unwrap(), "No locks cleared.");
+    assert!(text_of(&bench, &a, "glusterfs.clrlk.tinode.kall").unwrap().ends_with("blocked locks=1 granted locks=1"));
+    assert_eq!(poll(&mut waits), errno::EAGAIN);
+    assert!(text_of(&bench, &a, "glusterfs.clrlk.tentry.kall.x").unwrap().ends_with("granted locks=1"));
+    assert_eq!(bench.locks.release_client(ClientId(2)), 1);
+    assert_eq!(bench.locks.counts(), LockCounts::default());
+}
+
+#[test]
+fn overdue_locks_are_revoked() {
+    let bench = tuned(&[("revocation-secs", "10"), ("revocation-clear-all", "on")]);
+    let (a, b, c) = (who(1, 1), who(2, 1), who(3, 1));
+    assert_eq!(now(&bench, &a, inodelk(Set, Write, 0, 0)), 0);
+    let mut waits = bench.locks.submit(&b, inodelk(SetWait, Write, 0, 0));
+    assert_eq!(poll(&mut waits), -1);
+    bench.clock.0.store(11, Ordering::Relaxed);
+    assert_eq!(now(&bench, &c, inodelk(Set, Write, 0, 0)), 0);
+    assert_eq!(poll(&mut waits), errno::EAGAIN);
+    assert_eq!(now(&bench, &a, inodelk(Set, Unlock, 0, 0)), errno::EINVAL, "it was taken away");
+    let bench = tuned(&[("revocation-max-blocked", "1")]);
+    assert_eq!(now(&bench, &a, inodelk(Set, Write, 0, 0)), 0);
+    let mut waits = bench.locks.submit(&b, inodelk(SetWait, Write, 0, 0));
+    assert_eq!(poll(&mut waits), -1);
+    assert_eq!(now(&bench, &c, inodelk(Set, Write, 0, 0)), errno::EAGAIN, "behind the one who waited");
+    assert_eq!(poll(&mut waits), 0);
+}
+
+#[test]
+fn locks_move_with_their_descriptor_and_their_file() {
+    let bench = bench();
+    let (a, b) = (who(1, 1), who(2, 1));
+    assert_eq!(now(&bench, &a, lk(Set, Write, 0, 10, 1)), 0);
+    let ask = |fd: u64| Fop::Fgetxattr {
+        file: File { gfid: GFID, fd: Some(FdId(fd)) },
+        name: lockinfo::KEY.into(),
+        xdata: Dict::new(),
+    };
+    let Some(Ok(Reply::Xattrs { xattrs, .. })) = bench.locks.submit(&a, ask(1)).now_or_never() else { panic!() };
+    let give = |info: Value| Fop::Fsetxattr {
+        file: File { gfid: GFID, fd: Some(FdId(2)) },
+        xattrs: Dict::new().with(lockinfo::KEY, info),
+        flags: 0,
+        xdata: Dict::new(),
+    };
+    assert_eq!(now(&bench, &b, give(Value::Ptr("nonsense".into()))), errno::EINVAL);
+    let info = xattrs.get(lockinfo::KEY).unwrap().clone();
+    assert_eq!(now(&bench, &b, give(info)), 0);
+    assert_eq!(bench.locks.release_client(ClientId(1)), 0, "the locks are another client's now");
+    assert_eq!(bench.locks.counts().granted, 1);
+    // Another brick takes them over, by the names of their clients.
+    bench.locks.name_client(ClientId(2), "client-b");
+    let get = Fop::Getactivelk { gfid: GFID, xdata: Dict::new() };
+    let Some(Ok(Reply::Activelk { locks, .. })) = bench.locks.submit(&b, get).now_or_never() else { panic!() };
+    assert_eq!((locks.len(), &locks[0].client[..], locks[0].flock.len), (1, &b"client-b"[..], 10));
+    let other = self::bench();
+    let set = || Fop::Setactivelk { gfid: GFID, locks: locks.clone(), xdata: Dict::new() };
+    let rebalance = Context { pid: Context::PID_REBALANCE, ..who(9, 1) };
+    assert_eq!(now(&other, &b, set()), errno::EPERM);
+    assert_eq!(now(&other, &rebalance, set()), errno::ENOTCONN, "nobody of that name is here");
+    other.locks.name_client(ClientId(7), "client-b");
+    assert_eq!(now(&other, &rebalance, set()), 0);
+    assert_eq!(now(&other, &rebalance, set()), errno::EEXIST);
+    assert_eq!(now(&other, &who(8, 1), lk(Set, Read, 0, 1, 1)), errno::EAGAIN);
+    assert_eq!(other.locks.release_client(ClientId(7)), 1);
+}
+
+#[test]
+fn a_negative_length_is_that_of_the_bytes_before() {
+    let bench = bench();
+    let (a, b) = (who(1, 1), who(2, 1));
+    assert_eq!(now(&bench, &a, lk(Set, Write, 10, (-5i64).cast_unsigned(), 1)), 0);
+    assert_eq!(now(&bench, &b, lk(Set, Write, 10, 5, 2)), 0);
+    assert_eq!(now(&bench, &b, lk(Set, Write, 5, 1, 2)), errno::EAGAIN);
+    assert_eq!(now(&bench, &b, lk(Set, Write, 2, (-5i64).cast_unsigned(), 2)), errno::EINVAL);
 }
