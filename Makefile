@@ -10,15 +10,18 @@ ROUNDS  ?= 2
 FUZZ_SECONDS ?= 20
 # Options for cargo: --locked keeps a build to the committed Cargo.lock.
 CARGO_FLAGS ?= --locked
-export CARGO CARGO_FLAGS SEEDS ROUNDS FUZZ_SECONDS
+# Seconds of each random test of POSIX behaviour.
+LADRILLO_POSIX_SECONDS ?= 30
+export CARGO CARGO_FLAGS SEEDS ROUNDS FUZZ_SECONDS LADRILLO_POSIX_SECONDS
 
 # One file per promise; those with a stock GlusterFS on one side are a rung of their own.
 STOCK_TESTS   := $(filter stock_%,$(basename $(notdir $(wildcard tests/tests/*.rs))))
-CLUSTER_TESTS := $(filter-out stock_%,$(basename $(notdir $(wildcard tests/tests/*.rs))))
+POSIX_TESTS   := $(filter posix_%,$(basename $(notdir $(wildcard tests/tests/*.rs))))
+CLUSTER_TESTS := $(filter-out stock_% posix_%,$(basename $(notdir $(wildcard tests/tests/*.rs))))
 
-RUNGS := lint test-unit test-sim test-cluster test-stock fuzz-smoke
+RUNGS := lint test-unit test-sim test-cluster test-stock test-posix fuzz-smoke
 
-.PHONY: all build release setup demo test test-full lint test-unit test-sim test-cluster test-stock fuzz-smoke bench \
+.PHONY: all build release setup demo test test-full lint test-unit test-sim test-cluster test-stock test-posix fuzz-smoke bench \
         install uninstall clean help
 
 all: build
@@ -27,7 +30,7 @@ help:
 	@echo 'make build         the programs, in target/debug'
 	@echo 'make demo          three nodes on this machine: create, mount, kill a brick, heal (root)'
 	@echo 'make test          $(RUNGS)'
-	@echo 'make test-full     the same with ROUNDS=20 and SEEDS=5000'
+	@echo 'make test-full     the same with ROUNDS=20, SEEDS=5000 and 10 minutes of each random test'
 	@echo 'make bench         the criterion benches'
 	@echo 'make install       PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
 
@@ -47,7 +50,7 @@ test: setup
 	tools/run-rungs $(RUNGS)
 
 test-full: setup
-	ROUNDS=20 SEEDS=5000 FUZZ_SECONDS=120 tools/run-rungs $(RUNGS)
+	ROUNDS=20 SEEDS=5000 FUZZ_SECONDS=120 LADRILLO_POSIX_SECONDS=600 tools/run-rungs $(RUNGS)
 
 lint:
 	$(CARGO) fmt --all --check
@@ -66,6 +69,11 @@ test-cluster: build
 test-stock: build
 	tools/need-root
 	tools/cargo-test -p ladrillo-tests $(STOCK_TESTS:%=--test %)
+
+test-posix: build
+	tools/need-root
+	tools/posix-tools
+	tools/cargo-test -p ladrillo-tests $(POSIX_TESTS:%=--test %)
 
 fuzz-smoke:
 	tools/fuzz-smoke

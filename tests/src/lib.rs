@@ -10,6 +10,7 @@
 mod brick;
 mod cluster;
 mod node;
+pub mod posix;
 mod process;
 mod volume;
 mod wait;

@@ -1,8 +1,8 @@
 //! system/posix-acl ("access-control"): may this user do that?
 //!
-//! Promises: every fop of a user other than root is checked against the mode bits of the inodes it names, on the brick,
-//! whatever the client's kernel checked; where they refuse and the inode has an access ACL, the ACL may grant. Open
-//! files were checked when they were opened. Root and GlusterFS's own services are not checked.
+//! Promises: every fop of a user other than root is checked against the access ACL of the inodes it names, or their mode
+//! bits where there is none, on the brick, whatever the client's kernel checked; and answers what a local file system of
+//! Linux answers. Open files were checked when they were opened. Root and GlusterFS's own services are not checked.
 
 use std::sync::{Arc, Weak};
 
@@ -17,6 +17,10 @@ const X: u32 = 1;
 const W: u32 = 2;
 /// Read.
 const R: u32 = 4;
+
+const SET_USER_ID: u32 = 0o4000;
+const SET_GROUP_ID: u32 = 0o2000;
+const STICKY: u32 = 0o1000;
 
 /// The translator.
 pub struct AccessControl {
@@ -39,7 +43,7 @@ impl AccessControl {
 
     async fn need(&self, context: &Context, gfid: Gfid, wanted: u32) -> FopResult<Iatt> {
         let iatt = self.iatt(gfid).await?;
-        if allowed(context, &iatt, wanted) || self.acl_allows(context, &iatt, wanted).await {
+        if self.grants(context, &iatt, wanted).await {
             return Ok(iatt);
         }
         Err(FopError::new(
@@ -48,35 +52,63 @@ impl AccessControl {
         ))
     }
 
+    /// The owner's part of an ACL is the mode's. For others an ACL can take away as well as give; without a bit in its
+    /// mask, which is the mode's group, it says nothing (as in Linux).
+    async fn grants(&self, context: &Context, iatt: &Iatt, wanted: u32) -> bool {
+        if iatt.uid != context.uid
+            && iatt.mode & 0o070 != 0
+            && let Some(acl) = self.access_acl(iatt.gfid).await
+        {
+            return acl.allows(context, iatt, wanted);
+        }
+        allowed(context, iatt, wanted)
+    }
+
+    async fn access_acl(&self, gfid: Gfid) -> Option<Acl> {
+        const KEY: &[u8] = b"system.posix_acl_access";
+        let fop = Fop::Getxattr { gfid, name: KEY.into(), xdata: Dict::new() };
+        match self.child.submit(&Context::root(), fop).await {
+            Ok(Reply::Xattrs { xattrs, .. }) => xattrs.bytes(KEY).and_then(|raw| Acl::parse(raw)),
+            _ => None,
+        }
+    }
+
+    async fn entry_iatt(&self, entry: &Entry) -> Option<Box<Iatt>> {
+        let fop = Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry.clone()), xdata: Dict::new() };
+        match self.child.submit(&Context::root(), fop).await {
+            Ok(Reply::Lookup { iatt, .. }) => Some(iatt),
+            // Absent: the fop itself says so.
+            _ => None,
+        }
+    }
+
     /// Removing or replacing an entry of a sticky directory is its owner's, the entry's owner's and root's.
     async fn need_removable(&self, context: &Context, entry: &Entry) -> FopResult<()> {
         let parent = self.need(context, entry.parent, W | X).await?;
-        if parent.mode & 0o1000 == 0 || parent.uid == context.uid {
+        if parent.mode & STICKY == 0 || parent.uid == context.uid {
             return Ok(());
         }
-        let fop = Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry.clone()), xdata: Dict::new() };
-        match self.child.submit(&Context::root(), fop).await {
-            Ok(Reply::Lookup { iatt, .. }) if iatt.uid != context.uid => Err(FopError::new(
-                errno::EACCES,
+        match self.entry_iatt(entry).await {
+            Some(iatt) if iatt.uid != context.uid => Err(FopError::new(
+                errno::EPERM,
                 format!("uid {} may not remove from the sticky directory {}", context.uid, entry.parent),
             )),
-            // Absent: the fop itself says so.
             _ => Ok(()),
         }
     }
 
-    async fn acl_allows(&self, context: &Context, iatt: &Iatt, wanted: u32) -> bool {
-        const KEY: &[u8] = b"system.posix_acl_access";
-        let fop = Fop::Getxattr { gfid: iatt.gfid, name: KEY.into(), xdata: Dict::new() };
-        match self.child.submit(&Context::root(), fop).await {
-            Ok(Reply::Xattrs { xattrs, .. }) => {
-                xattrs.bytes(KEY).and_then(|raw| Acl::parse(raw)).is_some_and(|acl| acl.allows(context, iatt, wanted))
-            }
-            _ => false,
+    /// A directory that gets another parent changes itself (its `..`).
+    async fn need_movable(&self, context: &Context, from: &Entry, to: &Entry) -> FopResult<()> {
+        if from.parent != to.parent
+            && let Some(iatt) = self.entry_iatt(from).await
+            && iatt.is_dir()
+        {
+            self.need(context, iatt.gfid, W).await?;
         }
+        Ok(())
     }
 
-    async fn check(&self, context: &Context, fop: &Fop) -> FopResult<()> {
+    async fn check(&self, context: &Context, fop: &mut Fop) -> FopResult<()> {
         let unnamed = |file: &File| file.fd.is_none().then_some(file.gfid);
         match fop {
             Fop::Lookup { entry: Some(entry), .. } if !entry.parent.is_null() => {
@@ -95,23 +127,24 @@ impl AccessControl {
             Fop::Rename { from, to, .. } => {
                 self.need_removable(context, from).await?;
                 self.need_removable(context, to).await?;
+                self.need_movable(context, from, to).await?;
             }
             Fop::Open { gfid, flags, .. } => {
-                let wanted = match flags & 3 {
+                let wanted = match *flags & 3 {
                     0 => R,
                     1 => W,
                     _ => R | W,
                 };
                 // __FMODE_EXEC: executing needs no read permission.
-                let wanted = if flags & 0x20 != 0 { X } else { wanted };
+                let wanted = if *flags & 0x20 != 0 { X } else { wanted };
                 let wanted = if *flags & libc::O_TRUNC as u32 != 0 { wanted | W } else { wanted };
                 self.need(context, *gfid, wanted).await?;
             }
             Fop::Opendir { gfid, .. } => {
                 self.need(context, *gfid, R).await?;
             }
-            Fop::Access { gfid, mask, .. } if mask & 7 != 0 => {
-                self.need(context, *gfid, mask & 7).await?;
+            Fop::Access { gfid, mask, .. } if *mask & 7 != 0 => {
+                self.need(context, *gfid, *mask & 7).await?;
             }
             Fop::Truncate { gfid, .. } => {
                 self.need(context, *gfid, W).await?;
@@ -127,7 +160,10 @@ impl AccessControl {
                 }
             }
             Fop::Setattr { gfid, iatt, valid, .. } | Fop::Fsetattr { file: File { gfid, .. }, iatt, valid, .. } => {
-                self.check_setattr(context, *gfid, iatt, *valid).await?;
+                self.check_setattr(context, *gfid, &mut *iatt, *valid).await?;
+            }
+            Fop::Getxattr { gfid, name, .. } if name.starts_with(b"user.") => {
+                self.need(context, *gfid, R).await?;
             }
             Fop::Setxattr { gfid, xattrs, .. } | Fop::Fsetxattr { file: File { gfid, .. }, xattrs, .. } => {
                 for (key, _) in xattrs.iter() {
@@ -143,27 +179,43 @@ impl AccessControl {
     }
 
     /// chmod and explicit times are the owner's; "now" is whoever's may write; chown is root's, chgrp to an own group the
-    /// owner's.
-    async fn check_setattr(&self, context: &Context, gfid: Gfid, wanted: &Iatt, valid: SetattrValid) -> FopResult<()> {
+    /// owner's. A chmod of an owner outside the file's group takes its set-group-id bit.
+    async fn check_setattr(
+        &self,
+        context: &Context,
+        gfid: Gfid,
+        wanted: &mut Iatt,
+        valid: SetattrValid,
+    ) -> FopResult<()> {
         let current = self.iatt(gfid).await?;
         let owner = current.uid == context.uid;
         let refuse =
             |what: &str| Err(FopError::new(errno::EPERM, format!("uid {} may not {what} {gfid}", context.uid)));
-        if valid.has(SetattrValid::UID) && wanted.uid != current.uid {
+        if valid.has(SetattrValid::UID) && !(owner && wanted.uid == current.uid) {
             return refuse("change the owner of");
         }
-        if valid.has(SetattrValid::GID) && wanted.gid != current.gid && !(owner && in_group(context, wanted.gid)) {
+        let group = if valid.has(SetattrValid::GID) { wanted.gid } else { current.gid };
+        if valid.has(SetattrValid::GID) && !(owner && (group == current.gid || in_group(context, group))) {
             return refuse("change the group of");
         }
-        if valid.has(SetattrValid::MODE) && !owner {
-            return refuse("change the mode of");
+        if valid.has(SetattrValid::MODE) {
+            if !owner {
+                // What a writer's kernel does to a set-user-id or set-group-id file, in the writer's name.
+                if valid.0 != SetattrValid::MODE || !drops_set_id(current.mode, wanted.mode) {
+                    return refuse("change the mode of");
+                }
+                self.need(context, gfid, W).await?;
+            } else if !in_group(context, group) {
+                wanted.mode &= !SET_GROUP_ID;
+            }
         }
-        let now = SetattrValid::ATIME_NOW | SetattrValid::MTIME_NOW;
-        let given = SetattrValid::ATIME | SetattrValid::MTIME;
-        if valid.has(now | given) && !owner {
-            if !valid.has(now) {
-                // Stock clients turn "now" into a time of theirs: whoever may write may do that too.
-                return self.need(context, gfid, W).await.map(drop);
+        let now = valid.has(SetattrValid::ATIME_NOW | SetattrValid::MTIME_NOW);
+        let given = valid.has(SetattrValid::ATIME) && !valid.has(SetattrValid::ATIME_NOW)
+            || valid.has(SetattrValid::MTIME) && !valid.has(SetattrValid::MTIME_NOW);
+        if (now || given) && !owner {
+            // Times given together with a ctime are those of a kernel's write-back: no application can ask for them.
+            if given && !valid.has(SetattrValid::CTIME) {
+                return refuse("choose the times of");
             }
             self.need(context, gfid, W).await?;
         }
@@ -193,7 +245,13 @@ impl AccessControl {
                 ));
             }
         } else if key.starts_with(b"user.") {
-            self.need(context, gfid, W).await?;
+            let current = self.need(context, gfid, W).await?;
+            if current.is_dir() && current.mode & STICKY != 0 && current.uid != context.uid {
+                return Err(FopError::new(
+                    errno::EPERM,
+                    format!("uid {} may not change attributes of the sticky directory {gfid}", context.uid),
+                ));
+            }
         }
         Ok(())
     }
@@ -209,7 +267,8 @@ impl Translator for AccessControl {
             return self.child.submit(context, fop);
         }
         Box::pin(async move {
-            self.check(context, &fop).await?;
+            let mut fop = fop;
+            self.check(context, &mut fop).await?;
             self.child.submit(context, fop).await
         })
     }
@@ -221,6 +280,13 @@ impl Translator for AccessControl {
 
 fn in_group(context: &Context, gid: u32) -> bool {
     context.gid == gid || context.groups.contains(&gid)
+}
+
+/// Whether a chmod only takes set-id bits away, at least one.
+fn drops_set_id(current: u32, wanted: u32) -> bool {
+    let (current, wanted) = (current & 0o7777, wanted & 0o7777);
+    let dropped = current & !wanted;
+    wanted & !current == 0 && dropped != 0 && dropped & !(SET_USER_ID | SET_GROUP_ID) == 0
 }
 
 /// Whether the mode bits grant all of `wanted`.
@@ -296,6 +362,8 @@ impl Acl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::translators::testing::{Bench, entry};
+    use ladrillo_translator::Value;
 
     fn user(uid: u32, gid: u32, groups: &[u32]) -> Context {
         Context { uid, gid, groups: Arc::from(groups), ..Context::root() }
@@ -325,5 +393,123 @@ mod tests {
         assert!(!acl.allows(&user(6, 6, &[]), &iatt, R));
         assert!(Acl::parse(&raw[..raw.len() - 1]).is_none());
         assert!(Acl::parse(b"").is_none());
+    }
+    fn acl(entries: &[(u16, u16, u32)]) -> Value {
+        let mut raw = 2u32.to_le_bytes().to_vec();
+        for (tag, bits, id) in entries {
+            raw.extend_from_slice(&tag.to_le_bytes());
+            raw.extend_from_slice(&bits.to_le_bytes());
+            raw.extend_from_slice(&id.to_le_bytes());
+        }
+        Value::Ptr(raw.into())
+    }
+
+    fn setattr(gfid: Gfid, valid: u32, iatt: Iatt) -> Fop {
+        Fop::Setattr { gfid, iatt: Box::new(iatt), valid: SetattrValid(valid), xdata: Dict::new() }
+    }
+
+    fn errno_of(result: FopResult) -> i32 {
+        result.err().map_or(0, |error| error.errno)
+    }
+
+    fn bench() -> Option<Bench> {
+        Bench::new(|storage| Arc::new(AccessControl::new("acl", storage)))
+    }
+
+    #[test]
+    fn an_acl_takes_away_what_the_mode_seems_to_give() {
+        let Some(bench) = bench() else { return };
+        let gfid = bench.file(Gfid::ROOT, "f", b"x");
+        bench
+            .run(setattr(
+                gfid,
+                SetattrValid::MODE | SetattrValid::UID | SetattrValid::GID,
+                Iatt { mode: 0o604, uid: 1, gid: 10, ..Iatt::default() },
+            ))
+            .unwrap();
+        let entries =
+            [(USER_OBJ, 6u16, !0u32), (USER, 6, 5), (USER, 0, 7), (GROUP_OBJ, 0, !0), (MASK, 6, !0), (OTHER, 4, !0)];
+        let xattrs = Dict::new().with("system.posix_acl_access", acl(&entries));
+        bench.run(Fop::Setxattr { gfid, xattrs, flags: 0, xdata: Dict::new() }).unwrap();
+        let access = |who: Context, mask| errno_of(bench.run_as(&who, Fop::Access { gfid, mask, xdata: Dict::new() }));
+        assert_eq!(access(user(5, 5, &[]), R | W), 0);
+        assert_eq!(access(user(6, 10, &[]), R), errno::EACCES, "the mode's group bits are the mask, not the group's");
+        assert_eq!(access(user(7, 7, &[]), R), errno::EACCES, "named, and given nothing");
+        assert_eq!(access(user(8, 8, &[]), R), 0);
+        assert_eq!(access(user(1, 10, &[]), R | W), 0);
+    }
+
+    #[test]
+    fn attributes_are_their_owners() {
+        let Some(bench) = bench() else { return };
+        let gfid = bench.file(Gfid::ROOT, "f", b"x");
+        let all = SetattrValid::MODE | SetattrValid::UID | SetattrValid::GID;
+        let reset = |mode| bench.run(setattr(gfid, all, Iatt { mode, uid: 1, gid: 10, ..Iatt::default() })).unwrap();
+        let mode = || std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(bench.path.join("f")).unwrap()) & 0o7777;
+        let change = |who: &Context, valid, iatt| errno_of(bench.run_as(who, setattr(gfid, valid, iatt)));
+        let (owner, member, other) = (user(1, 9, &[]), user(1, 10, &[]), user(2, 2, &[]));
+        let to = |mode| Iatt { mode, ..Iatt::default() };
+        // A write takes set-id bits in the writer's name; nothing else is his to change, and only his if he may write.
+        reset(0o6777);
+        assert_eq!(change(&other, SetattrValid::MODE, to(0o6770)), errno::EPERM);
+        assert_eq!(change(&other, SetattrValid::MODE, to(0o6777)), errno::EPERM);
+        assert_eq!(change(&other, SetattrValid::MODE, to(0o100_777)), 0);
+        assert_eq!(mode(), 0o777);
+        reset(0o4755);
+        assert_eq!(change(&other, SetattrValid::MODE, to(0o755)), errno::EACCES);
+        assert_eq!(change(&owner, SetattrValid::MODE, to(0o2755)), 0);
+        assert_eq!(mode(), 0o755, "an owner outside the group cannot set its bit");
+        assert_eq!(change(&member, SetattrValid::MODE, to(0o2755)), 0);
+        assert_eq!(mode(), 0o2755);
+        // Times.
+        reset(0o666);
+        let now = SetattrValid::ATIME_NOW | SetattrValid::MTIME_NOW;
+        let given = SetattrValid::ATIME | SetattrValid::MTIME;
+        assert_eq!(change(&other, given | now, Iatt::default()), 0);
+        assert_eq!(change(&other, given, Iatt::default()), errno::EPERM);
+        assert_eq!(change(&other, given | SetattrValid::ATIME_NOW, Iatt::default()), errno::EPERM);
+        assert_eq!(change(&other, given | SetattrValid::CTIME, Iatt::default()), 0, "a kernel's write-back");
+        assert_eq!(change(&owner, given, Iatt::default()), 0);
+        reset(0o644);
+        assert_eq!(change(&other, given | now, Iatt::default()), errno::EACCES);
+        // Owner and group.
+        assert_eq!(change(&owner, SetattrValid::GID, Iatt { gid: 11, ..Iatt::default() }), errno::EPERM);
+        assert_eq!(change(&owner, SetattrValid::GID, Iatt { gid: 9, ..Iatt::default() }), 0);
+        assert_eq!(change(&other, SetattrValid::UID, Iatt { uid: 1, ..Iatt::default() }), errno::EPERM);
+        assert_eq!(change(&owner, SetattrValid::UID, Iatt { uid: 1, ..Iatt::default() }), 0);
+    }
+
+    #[test]
+    fn sticky_directories_and_moved_directories() {
+        let Some(bench) = bench() else { return };
+        let owned = |mode, uid| (SetattrValid::MODE | SetattrValid::UID, Iatt { mode, uid, ..Iatt::default() });
+        let directory = |parent, name: &str, mode, uid| {
+            let gfid = bench.directory(parent, name);
+            let (valid, iatt) = owned(mode, uid);
+            bench.run(setattr(gfid, valid, iatt)).unwrap();
+            gfid
+        };
+        let sticky = directory(Gfid::ROOT, "sticky", 0o1777, 1);
+        let open = directory(Gfid::ROOT, "open", 0o777, 1);
+        directory(open, "inner", 0o755, 1);
+        let file = bench.file(sticky, "f", b"");
+        let (valid, iatt) = owned(0o666, 2);
+        bench.run(setattr(file, valid, iatt)).unwrap();
+        let x = Dict::new;
+        let unlink = || Fop::Unlink { entry: entry(sticky, "f"), flags: 0, xdata: x() };
+        assert_eq!(errno_of(bench.run_as(&user(3, 3, &[]), unlink())), errno::EPERM);
+        let rename = |from, to| Fop::Rename { from, to, xdata: x() };
+        let other = user(3, 3, &[]);
+        let mv = |a: Entry, b: Entry| errno_of(bench.run_as(&other, rename(a, b)));
+        assert_eq!(mv(entry(open, "inner"), entry(sticky, "inner")), errno::EACCES, "its .. would change");
+        assert_eq!(mv(entry(open, "inner"), entry(open, "other")), 0);
+        let xattrs = x().with("user.a", Value::Ptr(vec![1].into()));
+        let set = |gfid| Fop::Setxattr { gfid, xattrs: xattrs.clone(), flags: 0, xdata: x() };
+        assert_eq!(errno_of(bench.run_as(&other, set(sticky))), errno::EPERM);
+        assert_eq!(errno_of(bench.run_as(&other, set(open))), 0);
+        bench.run(setattr(open, SetattrValid::MODE, Iatt { mode: 0o700, ..Iatt::default() })).unwrap();
+        let get = Fop::Getxattr { gfid: open, name: b"user.a".as_slice().into(), xdata: x() };
+        assert_eq!(errno_of(bench.run_as(&other, get)), errno::EACCES);
+        assert_eq!(errno_of(bench.run_as(&user(2, 2, &[]), unlink())), 0);
     }
 }

@@ -18,7 +18,7 @@ pub struct MountOptions {
     pub kernel: Vec<String>,
     /// Mount read-only.
     pub read_only: bool,
-    /// The bricks check permissions (POSIX ACLs); otherwise the kernel does.
+    /// POSIX ACLs: the kernel goes by them as well as by mode bits (the bricks always do).
     pub acl: bool,
     /// Largest write, in bytes.
     pub max_write_bytes: u32,
@@ -88,6 +88,10 @@ impl fuser::Filesystem for Handshake {
         }
         if options.writeback_cache {
             wanted.push(InitFlags::FUSE_WRITEBACK_CACHE);
+        }
+        if options.acl {
+            // The kernel then knows about search permission on names it has cached, which no brick is asked about.
+            wanted.push(InitFlags::FUSE_POSIX_ACL);
         }
         for flag in wanted {
             if let Err(missing) = config.add_capabilities(flag) {
@@ -190,9 +194,7 @@ fn kernel_options(options: &MountOptions) -> io::Result<Vec<MountOption>> {
         // /proc/mounts then shows fuse.glusterfs, which scripts look for.
         MountOption::CUSTOM("subtype=glusterfs".into()),
     ];
-    if !options.acl {
-        list.push(MountOption::DefaultPermissions);
-    }
+    list.push(MountOption::DefaultPermissions);
     if options.read_only {
         list.push(MountOption::RO);
     }
@@ -249,11 +251,8 @@ mod tests {
         assert!(list.contains(&MountOption::NoAtime) && list.contains(&MountOption::NoDev));
         assert!(!list.contains(&MountOption::Dev) && list.contains(&MountOption::Suid));
         assert!(kernel_options(&with(&["bogus"])).unwrap_err().to_string().contains("bogus"));
-        assert!(
-            !kernel_options(&MountOptions { acl: true, ..with(&[]) })
-                .unwrap()
-                .contains(&MountOption::DefaultPermissions)
-        );
+        let acl = kernel_options(&MountOptions { acl: true, ..with(&[]) }).unwrap();
+        assert!(acl.contains(&MountOption::DefaultPermissions));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod daemon;
 mod heal_info;
 pub mod log;
 pub mod mount_helper;
+mod remount;
 mod run;
 pub mod signals;
 pub mod spec;
@@ -19,7 +20,11 @@ pub const VERSION_TEXT: &str = concat!("glusterfs 10.3 (ladrillo ", env!("CARGO_
 pub fn main() -> ExitCode {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     let name = arguments.first().map(std::path::Path::new).and_then(|path| path.file_name());
-    if name.is_some_and(|name| name == "mount.glusterfs" || name == "mount-glusterfs") {
+    // mount(8) knows a mounted volume as `fuse.glusterfs`, which it hands to mount.fuse(8), which calls
+    // `glusterfs SOURCE DIRECTORY -o OPTIONS`: a remount, or `mount -t fuse.glusterfs`.
+    let place = |argument: &std::ffi::OsString| !argument.as_encoded_bytes().starts_with(b"-");
+    let from_mount_fuse = arguments.get(1..3).is_some_and(|places| places.iter().all(place));
+    if name.is_some_and(|name| name == "mount.glusterfs" || name == "mount-glusterfs") || from_mount_fuse {
         return mount_helper::main(&arguments);
     }
     run::main(arguments)

@@ -6,6 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use super::remount;
+
 /// Exit codes of mount(8).
 const MOUNT_FAILED: u8 = 32;
 const USAGE: u8 = 1;
@@ -48,6 +50,8 @@ struct Refusal {
 
 enum Parsed {
     Mount(Box<Plan>),
+    /// The mount point, and all options.
+    Remount(PathBuf, Vec<String>),
     Version,
     Help,
 }
@@ -62,6 +66,7 @@ impl Refusal {
 pub fn main(arguments: &[OsString]) -> ExitCode {
     let plan = match parse(arguments.get(1..).unwrap_or_default()) {
         Ok(Parsed::Mount(plan)) => plan,
+        Ok(Parsed::Remount(mount_point, options)) => return remount_at(&mount_point, &options),
         Ok(Parsed::Version) => {
             println!("{}", super::VERSION_TEXT);
             return ExitCode::SUCCESS;
@@ -95,6 +100,21 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         Err(error) => {
             refuse(&Refusal { code: MOUNT_FAILED, message: format!("{} cannot be run: {error}", program.display()) })
         }
+    }
+}
+
+fn remount_at(mount_point: &Path, options: &[String]) -> ExitCode {
+    match remount::remount(mount_point, options.iter().map(String::as_str)) {
+        Ok(ignored) => {
+            for option in ignored {
+                eprintln!("mount option '{option}' is not changed by a remount");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&Refusal {
+            code: MOUNT_FAILED,
+            message: format!("Remounting {} failed: {error}", mount_point.display()),
+        }),
     }
 }
 
@@ -175,7 +195,11 @@ fn parse(arguments: &[OsString]) -> Result<Parsed, Refusal> {
     }
     let [source, mount_point] = places.as_slice() else { return Err(Refusal::usage(usage())) };
     let mut collected = Collected::default();
-    for option in options.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
+    let options = || options.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty());
+    if remount::asked(options()) {
+        return Ok(Parsed::Remount(PathBuf::from(mount_point), options().map(str::to_owned).collect()));
+    }
+    for option in options() {
         match option.split_once('=') {
             Some((key, value)) => with_value(&mut collected, key, value)?,
             None => without_value(&mut collected, option)?,
