@@ -15,6 +15,7 @@ use ladrillo_translator::{Event, Gfid, Parent, Runtime, Translator};
 use parking_lot::RwLock;
 
 use crate::host_names::HostNames;
+use crate::server::auth::Squash;
 use crate::storage::{Brick, Offload, Storage, StorageOptions};
 use crate::translators::access_control::AccessControl;
 use crate::translators::arbiter::Arbiter;
@@ -30,6 +31,7 @@ pub struct Graph {
     locks: Option<Arc<Locks>>,
     brick: Arc<Brick>,
     server_options: RwLock<Options>,
+    squash: RwLock<Squash>,
     hosts: HostNames,
     names: Vec<String>,
     volume_id: Option<Gfid>,
@@ -205,6 +207,7 @@ impl Graph {
             all,
             locks,
             brick,
+            squash: RwLock::new(Squash::parse(&server_options).map_err(GraphError::Whole)?),
             server_options: RwLock::new(server_options),
             hosts,
             names,
@@ -235,6 +238,11 @@ impl Graph {
         self.server_options.read().clone()
     }
 
+    /// Who is made nobody.
+    pub fn squash(&self) -> Squash {
+        *self.squash.read()
+    }
+
     /// The hosts that options of protocol/server name.
     pub fn hosts(&self) -> &HostNames {
         &self.hosts
@@ -251,6 +259,7 @@ impl Graph {
             match node.kind.as_str() {
                 "protocol/server" => {
                     check_server(node)?;
+                    *self.squash.write() = Squash::parse(&node.options).map_err(|e| wrong(node, e))?;
                     self.hosts.take(&node.options);
                     *self.server_options.write() = node.options.clone();
                 }
@@ -318,7 +327,7 @@ fn known(options: &Options, table: &[ladrillo_translator::option::OptionSpec]) -
 
 /// What protocol/server cannot do must not be on.
 fn check_server(node: &Node) -> Result<(), GraphError> {
-    for key in ["root-squash", "all-squash", "manage-gids", "transport.socket.ssl-enabled", "strict-auth-accept-on"] {
+    for key in ["manage-gids", "transport.socket.ssl-enabled"] {
         if is_on(&node.options, key) {
             return Err(wrong(node, format!("option {key} is on, which this brick does not support yet")));
         }

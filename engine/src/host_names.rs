@@ -100,11 +100,13 @@ fn resolve(mut names: Vec<String>, resolved: &Weak<Resolved>, tried: &Sender<()>
 
 /// The host names in all lists of addresses.
 fn listed(options: &Options) -> Vec<String> {
-    let lists = options
-        .iter()
-        .filter(|(key, _)| key.starts_with("auth.addr.") && (key.ends_with(".allow") || key.ends_with(".reject")));
+    let lists = options.iter().filter(|(key, _)| {
+        ["auth.addr.", "auth.ip."].iter().any(|p| key.starts_with(p))
+            && (key.ends_with(".allow") || key.ends_with(".reject"))
+    });
     let names: HashSet<&str> = lists
-        .flat_map(|(_, list)| list.split(','))
+        // `/dir(address|address),...` has parentheses and bars, a plain list has commas.
+        .flat_map(|(_, list)| list.split([',', '|', '(', ')']))
         .map(|pattern| pattern.trim().trim_start_matches('!'))
         .filter(|pattern| is_host_name(pattern))
         .collect();
@@ -133,7 +135,7 @@ mod tests {
         }
         let options = Options::new()
             .with("auth.addr./b.allow", "10.0.0.1, localhost")
-            .with("auth.addr./b.reject", "!no-such-host.invalid")
+            .with("auth.addr./b.reject", "/(!no-such-host.invalid|10.0.0.1),/a()")
             .with("auth.login./b.allow", "somebody");
         let mut names = listed(&options);
         names.sort();

@@ -38,6 +38,11 @@ impl Drop for Brick {
 
 /// A brick that serves, or `None` (said aloud) without the rights for it.
 fn brick() -> Option<Brick> {
+    brick_with(&[("auth.addr.brick.allow", "localhost")])
+}
+
+/// The same, with options of protocol/server.
+fn brick_with(options: &[(&str, &str)]) -> Option<Brick> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: trusted xattrs need root");
         return None;
@@ -45,12 +50,17 @@ fn brick() -> Option<Brick> {
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("ladrillo-server-{}-{n}", std::process::id()));
     std::fs::create_dir_all(&path).unwrap();
+    let mut server = Node::new("server", "protocol/server").over(["brick"]);
+    for (key, value) in options {
+        server = server.option(*key, *value);
+    }
     let volfile = Volfile {
         nodes: vec![
             Node::new("posix", "storage/posix").option("directory", path.to_str().unwrap()),
             Node::new("locks", "features/locks").over(["posix"]),
-            Node::new("brick", "debug/io-stats").over(["locks"]),
-            Node::new("server", "protocol/server").option("auth.addr.brick.allow", "localhost").over(["brick"]),
+            Node::new("brick", "debug/io-stats").over(["access"]),
+            Node::new("access", "features/access-control").over(["locks"]),
+            server,
         ],
     };
     let graph = Arc::new(Graph::build(&volfile, Arc::new(Pool), Arc::new(GlommioRuntime::default())).unwrap());
@@ -90,6 +100,10 @@ fn set_volume(client: &mut Client, uid: &str, subvolume: &str, version: i64) -> 
     dict.set_str("remote-subvolume", subvolume.to_owned());
     dict.set_str("process-uuid", uid.to_owned());
     dict.set_int("fops-version", version);
+    ask_volume(client, dict)
+}
+
+fn ask_volume(client: &mut Client, dict: Dict) -> handshake::Answer {
     let body = handshake::Setvolume { dict }.encode();
     let reply = client.call(handshake::PROGRAM, handshake::VERSION, handshake::PROC_SETVOLUME, body).unwrap();
     handshake::Answer::decode(reply).unwrap()
@@ -331,4 +345,94 @@ fn resident_bytes() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = text.split(' ').nth(1).unwrap().parse().unwrap();
     pages * 4096
+}
+
+fn mkdir(client: &mut Client, parent: Gfid, name: &'static str) -> FopResult<Gfid> {
+    let gfid = Gfid::random();
+    let entry = Entry { parent, name: Bytes::from_static(name.as_bytes()) };
+    let xdata = Dict::new().with("gfid-req", Value::Gfid(gfid));
+    call(client, Fop::Mkdir { entry, mode: 0o755, umask: 0, xdata }).map(|_| gfid)
+}
+
+#[test]
+fn a_directory_is_mounted_as_the_root() {
+    let Some(brick) = brick_with(&[("auth.addr.brick.allow", "/(localhost),/a/b(localhost),/secret(10.0.0.1)")]) else {
+        return;
+    };
+    let mut whole = brick.client("whole");
+    let a = mkdir(&mut whole, Gfid::ROOT, "a").unwrap();
+    let b = mkdir(&mut whole, a, "b").unwrap();
+    mkdir(&mut whole, Gfid::ROOT, "secret").unwrap();
+    let mount = |uid: &str, path: &str| {
+        let mut client = brick.connect();
+        let mut dict = Dict::new();
+        dict.set_str("remote-subvolume", "brick");
+        dict.set_str("process-uuid", uid.to_owned());
+        dict.set_int("fops-version", i64::from(fop4::PROGRAM));
+        dict.set_str("subdir-mount", path.to_owned());
+        let answer = ask_volume(&mut client, dict);
+        (client, answer)
+    };
+    let (mut client, answer) = mount("part", "//a/b/");
+    assert_eq!((answer.op_ret, answer.dict.text("ERROR")), (0, Some("Success")));
+    let (_, reply) = (mount("other", "/a").1, mount("third", "/secret").1);
+    assert_eq!(reply.op_errno, errno::EACCES, "for other addresses");
+    let missing = mount("fourth", "/a/../a/b").1;
+    assert_eq!((missing.op_ret, missing.op_errno), (-1, errno::EACCES), "not listed as such");
+    let (gfid, _) = create(&mut client, "file");
+    assert!(brick.path.join("a/b/file").exists());
+    let lookup = |parent: Gfid, name: &'static str| Fop::Lookup {
+        gfid: Gfid::NULL,
+        entry: Some(Entry { parent, name: Bytes::from_static(name.as_bytes()) }),
+        xdata: Dict::new(),
+    };
+    let Ok((Reply::Lookup { iatt, parent, .. }, _)) = call(&mut client, lookup(Gfid::ROOT, "file")) else {
+        panic!("no lookup")
+    };
+    assert_eq!((iatt.gfid, parent.gfid, parent.ino), (gfid, Gfid::ROOT, 1), "the parent is the root");
+    let Ok((Reply::Iatt { iatt, .. }, _)) = call(&mut client, Fop::Stat { gfid: Gfid::ROOT, xdata: Dict::new() })
+    else {
+        panic!("no stat")
+    };
+    assert_eq!((iatt.gfid, iatt.ino), (Gfid::ROOT, 1));
+    let Ok((Reply::Iatt { iatt, .. }, _)) = call(&mut whole, Fop::Stat { gfid: b, xdata: Dict::new() }) else {
+        panic!("no stat")
+    };
+    assert_eq!(iatt.gfid, b, "others see it where it is");
+    assert_eq!(call(&mut client, lookup(Gfid::ROOT, "a")).unwrap_err().errno, errno::ENOENT);
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_not_mounted() {
+    let Some(brick) = brick() else { return };
+    let mut client = brick.connect();
+    let mut dict = Dict::new();
+    dict.set_str("remote-subvolume", "brick");
+    dict.set_str("process-uuid", "u");
+    dict.set_int("fops-version", i64::from(fop4::PROGRAM));
+    dict.set_str("subdir-mount", "/none");
+    let answer = ask_volume(&mut client, dict);
+    assert_eq!((answer.op_ret, answer.op_errno), (-1, errno::ENOENT));
+    assert_eq!(answer.dict.text("ERROR"), Some("subdirectory for mount \"/none\" is not found"));
+    assert_eq!(brick.clients(), 0);
+}
+
+#[test]
+fn squashed_users_own_what_they_make() {
+    use std::os::unix::fs::MetadataExt;
+    let options = [
+        ("auth.addr.brick.allow", "*"),
+        ("auth.login.brick.allow", "pool"),
+        ("auth.login.pool.password", "secret"),
+        ("root-squash", "on"),
+        ("anonuid", "1234"),
+        ("anongid", "1235"),
+    ];
+    let Some(brick) = brick_with(&options) else { return };
+    let mut client = brick.client("stranger");
+    assert_eq!(mkdir(&mut client, Gfid::ROOT, "d").unwrap_err().errno, errno::EACCES, "the brick's root is root's");
+    std::os::unix::fs::chown(&brick.path, Some(1234), Some(1235)).unwrap();
+    mkdir(&mut client, Gfid::ROOT, "d").unwrap();
+    let made = std::fs::metadata(brick.path.join("d")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (1234, 1235));
 }

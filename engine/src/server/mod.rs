@@ -4,9 +4,11 @@
 //! handshake never wait for a disk; what one connection may have under way is bounded; when the last connection of a
 //! client goes, its files are closed and its locks are released.
 
+pub mod auth;
 pub mod connection;
-mod handshake;
+pub mod handshake;
 pub mod session;
+mod subdir;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -27,7 +29,7 @@ use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::File;
 use ladrillo_translator::locks::{ContendedLock, Contention};
-use ladrillo_translator::{ClientId, Context, Fop, FopError, FopKind, FopResult, Translator};
+use ladrillo_translator::{ClientId, Context, Fop, FopError, FopKind, FopResult, Gfid, Translator};
 use ladrillo_transport::Message;
 use ladrillo_transport::credential::Credential;
 use ladrillo_transport::program::{callback, dump, fop4, handshake as wire};
@@ -37,7 +39,9 @@ use parking_lot::Mutex;
 
 use crate::graph::Graph;
 use connection::Outgoing;
+use handshake::Admitted;
 use session::{OpenFd, Session, next_fd};
+use subdir::Subdir;
 
 /// Fops a connection may have under way; its next request waits in its socket. Blocked locks are not counted: they are
 /// bounded by features/locks, and the unlock they wait for must get through.
@@ -71,7 +75,8 @@ pub struct Server {
 struct Shared {
     graph: Arc<Graph>,
     process_uuid: String,
-    sessions: Mutex<HashMap<(String, String), Arc<Session>>>,
+    /// By process-uuid; several only where a client is bound in several ways.
+    sessions: Mutex<HashMap<String, Vec<Arc<Session>>>>,
     by_id: papaya::HashMap<u64, Arc<Session>>,
     next_client: AtomicU64,
     next_callback: AtomicU64,
@@ -176,12 +181,12 @@ impl Server {
 
     /// How many clients there are.
     pub fn client_count(&self) -> usize {
-        self.shared.sessions.lock().len()
+        self.shared.sessions.lock().values().map(Vec::len).sum()
     }
 
     /// Clients: uid, descriptors open.
     pub fn clients(&self) -> Vec<(String, usize)> {
-        self.shared.sessions.lock().values().map(|s| (s.uid.clone(), s.open_count())).collect()
+        self.shared.sessions.lock().values().flatten().map(|s| (s.uid.clone(), s.open_count())).collect()
     }
 }
 
@@ -369,6 +374,7 @@ async fn serve(shared: &Arc<Shared>, socket: OwnedFd) {
         outgoing: outgoing.clone(),
         peer,
         session: None,
+        mounting: None,
         flight: Rc::new(Flight::default()),
     };
     loop {
@@ -378,6 +384,9 @@ async fn serve(shared: &Arc<Shared>, socket: OwnedFd) {
                 if let Err(e) = client.handle(record) {
                     tracing::warn!(peer = %peer_text, error = %e, "not ONC-RPC: connection cut");
                     break;
+                }
+                if let Some(mounting) = client.mounting.take() {
+                    client.mount(mounting).await;
                 }
             }
             Ok(None) => break,
@@ -401,7 +410,16 @@ struct Client {
     outgoing: Arc<Outgoing>,
     peer: Option<SocketAddr>,
     session: Option<Arc<Session>>,
+    mounting: Option<Mounting>,
     flight: Rc<Flight>,
+}
+
+/// A SETVOLUME that waits for the directory it mounts to be looked up.
+struct Mounting {
+    xid: u32,
+    subdir: Subdir,
+    admitted: Admitted,
+    answer: ladrillo_translator::Dict,
 }
 
 impl Client {
@@ -507,6 +525,7 @@ impl Client {
             // Heal, rebalance, and clients without ctime leave recorded times alone.
             context.birth = ladrillo_translator::Timespec::default();
         }
+        self.shared.graph.squash().apply(&mut context, session.trusted);
         let kind = fop.kind();
         let counted =
             !matches!(kind, FopKind::Inodelk | FopKind::Finodelk | FopKind::Entrylk | FopKind::Fentrylk | FopKind::Lk);
@@ -536,6 +555,21 @@ impl Client {
 
 /// Runs a fop through the graph on behalf of a session.
 async fn carry_out(
+    shared: &Arc<Shared>,
+    session: &Arc<Session>,
+    context: &Context,
+    mut fop: Fop,
+) -> (FopResult, Option<ladrillo_translator::FdId>) {
+    let Some(root) = session.root else { return dispatch(shared, session, context, fop).await };
+    subdir::into_volume(&mut fop, root);
+    let (mut result, opened) = dispatch(shared, session, context, fop).await;
+    if let Ok(reply) = &mut result {
+        subdir::out_of_volume(reply, root);
+    }
+    (result, opened)
+}
+
+async fn dispatch(
     shared: &Arc<Shared>,
     session: &Arc<Session>,
     context: &Context,
@@ -591,22 +625,20 @@ async fn release(top: &dyn Translator, context: &Context, open: OpenFd) -> FopRe
 
 impl Shared {
     /// The session of a client, made where there is none.
-    fn join(&self, uid: &str, subvolume: &str, connection: &Arc<Outgoing>) -> Arc<Session> {
+    fn join(&self, admitted: &Admitted, root: Option<Gfid>, connection: &Arc<Outgoing>) -> Arc<Session> {
         let mut sessions = self.sessions.lock();
-        let key = (uid.to_owned(), subvolume.to_owned());
-        if let Some(session) = sessions.get(&key)
-            && session.join(connection)
-        {
+        let of_client = sessions.entry(admitted.uid.clone()).or_default();
+        if let Some(session) = of_client.iter().find(|s| s.is_of(admitted) && s.root == root && s.join(connection)) {
             return session.clone();
         }
         let id = ClientId(self.next_client.fetch_add(1, Ordering::Relaxed));
-        let session = Arc::new(Session::new(id, uid.to_owned(), subvolume.to_owned()));
+        let session = Arc::new(Session::new(id, admitted, root));
         session.join(connection);
         if let Some(locks) = self.graph.locks() {
-            locks.name_client(id, uid);
+            locks.name_client(id, &admitted.uid);
         }
         self.by_id.pin().insert(id.0, session.clone());
-        sessions.insert(key, session.clone());
+        of_client.push(session.clone());
         session
     }
 
@@ -615,9 +647,11 @@ impl Shared {
         let files = {
             let mut sessions = self.sessions.lock();
             let Some(files) = session.leave(connection) else { return };
-            let key = (session.uid.clone(), session.subvolume.clone());
-            if sessions.get(&key).is_some_and(|s| Arc::ptr_eq(s, session)) {
-                sessions.remove(&key);
+            if let Some(of_client) = sessions.get_mut(&session.uid) {
+                of_client.retain(|s| !Arc::ptr_eq(s, session));
+                if of_client.is_empty() {
+                    sessions.remove(&session.uid);
+                }
             }
             files
         };
@@ -635,10 +669,11 @@ impl Shared {
 
     /// Tells a holder of a lock that others wait for it.
     fn tell_contention(&self, contention: &Contention) {
-        let connection = self.by_id.pin().get(&contention.client.0).and_then(|s| s.connection());
-        let Some(connection) = connection else { return };
+        let session = self.by_id.pin().get(&contention.client.0).cloned();
+        let Some((session, connection)) = session.and_then(|s| s.connection().map(|c| (s, c))) else { return };
         let pid = u32::from_ne_bytes(contention.pid.to_ne_bytes());
-        let (gfid, domain) = (contention.gfid, contention.domain.clone());
+        let gfid = if session.root == Some(contention.gfid) { Gfid::ROOT } else { contention.gfid };
+        let domain = contention.domain.clone();
         let xdata = ladrillo_translator::Dict::new();
         let what = match &contention.lock {
             ContendedLock::Inodelk(flock) => {

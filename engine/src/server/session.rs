@@ -10,6 +10,7 @@ use ladrillo_translator::{ClientId, FdId, Fop, FopError, FopResult, Gfid};
 use parking_lot::Mutex;
 
 use super::connection::Outgoing;
+use super::handshake::Admitted;
 
 /// Most descriptors of one client. Source: our bound; the brick's limit on open files is of that order.
 const MAX_FDS: usize = 1 << 20;
@@ -41,6 +42,12 @@ pub struct Session {
     pub uid: String,
     /// The translator it is bound to (remote-subvolume).
     pub subvolume: String,
+    /// The directory it mounts, `/` where that is the volume.
+    pub subdir: String,
+    /// That directory, which the client believes to be the root.
+    pub root: Option<Gfid>,
+    /// It gave the pool's own name and password.
+    pub trusted: bool,
     state: Mutex<State>,
 }
 
@@ -55,8 +62,17 @@ struct State {
 
 impl Session {
     /// A session with its first connection.
-    pub fn new(id: ClientId, uid: String, subvolume: String) -> Session {
-        Session { id, uid, subvolume, state: Mutex::default() }
+    pub fn new(id: ClientId, admitted: &Admitted, root: Option<Gfid>) -> Session {
+        let Admitted { uid, subvolume, trusted, .. } = admitted;
+        let subdir = admitted.subdir().to_owned();
+        let (uid, subvolume) = (uid.clone(), subvolume.clone());
+        Session { id, uid, subvolume, subdir, root, trusted: *trusted, state: Mutex::default() }
+    }
+
+    /// Whether a connection that says this of itself is one of ours.
+    pub fn is_of(&self, admitted: &Admitted) -> bool {
+        (&*self.uid, &*self.subvolume, &*self.subdir, self.trusted)
+            == (&*admitted.uid, &*admitted.subvolume, admitted.subdir(), admitted.trusted)
     }
 
     /// Adds a connection; `false` when the session is ending.

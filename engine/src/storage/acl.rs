@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn what_is_no_acl_is_refused() {
-        for text in ["u", "u:1", "x::rwx", "u::rwz", "u:name:r--", "m:1:rwx", "u:1:2:3", "u:-1:r--", "u:99999999999:r"] {
+        for text in ["u", "u:1", "x::rwx", "u::rwz", "u:name:r--", "m:1:rwx", "u:1:2:3", "u:-1:r--", "u:99999999999:r"]
+        {
             assert_eq!(from_text(text.as_bytes()), None, "{text}");
         }
         assert_eq!(from_text(b"u::r\xff"), None);

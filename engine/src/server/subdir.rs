@@ -1,0 +1,163 @@
+//! Mounts of a directory (`server:/volume/dir`): what such a client calls the root is that directory. Source:
+//! server-handshake.c and server-common.c of GlusterFS 10.3.
+//!
+//! As in stock this is a view, not a wall: a client that knows a gfid from elsewhere in the volume may use it.
+
+use bytes::Bytes;
+use ladrillo_translator::error::errno;
+use ladrillo_translator::fop::{Entry, File};
+use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, Iatt, Reply, Translator, Value};
+
+/// The way to the directory.
+pub struct Subdir(Vec<Bytes>);
+
+impl Subdir {
+    /// A path as it is compared with those of `auth.allow`: `/a/b`, without empty names; the volume is `/`.
+    pub fn normal(path: &str) -> String {
+        let names: Vec<&str> = names(path).collect();
+        format!("/{}", names.join("/"))
+    }
+
+    /// `None` for the volume's root. `..` names nothing that is found.
+    pub fn parse(path: &str) -> Option<Subdir> {
+        let names: Vec<Bytes> = names(path).map(|name| Bytes::copy_from_slice(name.as_bytes())).collect();
+        (!names.is_empty()).then_some(Subdir(names))
+    }
+
+    /// Which directory it is.
+    ///
+    /// # Errors
+    /// ENOENT or ENOTDIR where it is none.
+    pub async fn find(&self, top: &dyn Translator) -> FopResult<Gfid> {
+        let mut at = Gfid::ROOT;
+        for name in &self.0 {
+            let entry = Some(Entry { parent: at, name: name.clone() });
+            match top.submit(&Context::root(), Fop::Lookup { gfid: Gfid::NULL, entry, xdata: Dict::new() }).await? {
+                Reply::Lookup { iatt, .. } if iatt.is_dir() => at = iatt.gfid,
+                _ => return Err(FopError::new(errno::ENOTDIR, "a part of the path is no directory")),
+            }
+        }
+        Ok(at)
+    }
+}
+
+fn names(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|name| !matches!(*name, "" | "."))
+}
+
+/// Puts the directory where a client's request has the root.
+pub fn into_volume(fop: &mut Fop, root: Gfid) {
+    let put = |gfid: &mut Gfid| {
+        if gfid.is_root() {
+            *gfid = root;
+        }
+    };
+    for File { gfid, .. } in fop.files_mut().into_iter().flatten() {
+        put(gfid);
+    }
+    match fop {
+        Fop::Lookup { gfid, entry, .. } => {
+            put(gfid);
+            if let Some(entry) = entry {
+                put(&mut entry.parent);
+            }
+        }
+        Fop::Link { gfid, entry, .. } => {
+            put(gfid);
+            put(&mut entry.parent);
+        }
+        Fop::Rename { from, to, .. } => {
+            put(&mut from.parent);
+            put(&mut to.parent);
+        }
+        Fop::Mknod { entry, .. }
+        | Fop::Mkdir { entry, .. }
+        | Fop::Unlink { entry, .. }
+        | Fop::Rmdir { entry, .. }
+        | Fop::Symlink { entry, .. }
+        | Fop::Create { entry, .. }
+        | Fop::Namelink { entry, .. }
+        | Fop::Put { entry, .. } => put(&mut entry.parent),
+        Fop::Stat { gfid, .. }
+        | Fop::Setattr { gfid, .. }
+        | Fop::Readlink { gfid, .. }
+        | Fop::Open { gfid, .. }
+        | Fop::Opendir { gfid, .. }
+        | Fop::Truncate { gfid, .. }
+        | Fop::Statfs { gfid, .. }
+        | Fop::Access { gfid, .. }
+        | Fop::Setxattr { gfid, .. }
+        | Fop::Getxattr { gfid, .. }
+        | Fop::Removexattr { gfid, .. }
+        | Fop::Xattrop { gfid, .. }
+        | Fop::Inodelk { gfid, .. }
+        | Fop::Entrylk { gfid, .. }
+        | Fop::Lease { gfid, .. }
+        | Fop::Getactivelk { gfid, .. }
+        | Fop::Setactivelk { gfid, .. } => put(gfid),
+        // Those with a file were seen to; ICREATE names a new inode.
+        _ => {}
+    }
+}
+
+/// Puts the root where an answer has the directory.
+pub fn out_of_volume(reply: &mut Reply, root: Gfid) {
+    let put = |iatt: &mut Iatt| {
+        if iatt.gfid == root {
+            iatt.gfid = Gfid::ROOT;
+            iatt.ino = 1;
+        }
+    };
+    match reply {
+        Reply::Lookup { iatt, parent, .. } => {
+            put(iatt);
+            put(parent);
+        }
+        Reply::Iatt { iatt, .. } | Reply::Readlink { iatt, .. } | Reply::Read { iatt, .. } => put(iatt),
+        Reply::PrePost { attrs, .. } | Reply::Removed { parent: attrs, .. } => {
+            put(&mut attrs.pre);
+            put(&mut attrs.post);
+        }
+        Reply::Entry { iatt, parent, .. } => {
+            put(iatt);
+            put(&mut parent.pre);
+            put(&mut parent.post);
+        }
+        Reply::Rename { iatt, from_parent, to_parent, .. } => {
+            put(iatt);
+            for parent in [from_parent, to_parent] {
+                put(&mut parent.pre);
+                put(&mut parent.post);
+            }
+        }
+        Reply::Entries { entries, .. } => {
+            for entry in entries {
+                if let Some(iatt) = &mut entry.iatt {
+                    put(iatt);
+                }
+                if &entry.name[..] == b"." && entry.ino == root.ino() {
+                    entry.ino = 1;
+                }
+            }
+        }
+        Reply::CopyFileRange { iatt, from, to, .. } => {
+            put(iatt);
+            for attrs in [from, to] {
+                put(&mut attrs.pre);
+                put(&mut attrs.post);
+            }
+        }
+        Reply::Xattrs { xattrs, .. } => {
+            if xattrs.gfid("trusted.gfid") == Some(root) {
+                xattrs.set("trusted.gfid", Value::Ptr(Bytes::copy_from_slice(&Gfid::ROOT.0)));
+            }
+        }
+        Reply::Statfs { .. }
+        | Reply::Lk { .. }
+        | Reply::Rchecksum { .. }
+        | Reply::Seek { .. }
+        | Reply::Lease { .. }
+        | Reply::Activelk { .. }
+        | Reply::Done { .. } => {}
+    }
+}
