@@ -23,7 +23,6 @@ mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transaction;
-mod work;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -51,7 +50,7 @@ use inode::InodeTable;
 pub(crate) use refresh::Copy as SeenCopy;
 pub(crate) use transaction::lock::{Lockee, METADATA_START};
 pub(crate) use transaction::postop::Target;
-use work::Work;
+use super::work::Work;
 
 use crate::translators::held::HeldLocks;
 

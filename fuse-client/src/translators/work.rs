@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 /// Counts it.
 #[derive(Default)]
-pub(super) struct Work {
+pub(crate) struct Work {
     state: Mutex<State>,
 }
 
@@ -18,7 +18,7 @@ struct State {
 }
 
 /// Counts as work until dropped.
-pub(super) struct WorkGuard(Arc<Work>);
+pub(crate) struct WorkGuard(Arc<Work>);
 
 impl Work {
     /// Some work begins; it ends with the guard.

@@ -1,0 +1,54 @@
+//! Hard links: on the file's subvolume, with a linkto file where the new name hashes elsewhere.
+
+use ladrillo_translator::{Context, Dict, Fop, FopFuture, FopResult};
+
+use super::Distribute;
+use super::linkto::{is_missing, made};
+use super::merge;
+use super::table::Hint;
+
+impl Distribute {
+    pub(super) fn link<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
+        let context = context.clone();
+        self.detached(move |this| Box::pin(async move { this.run_link(&context, fop).await }))
+    }
+
+    async fn run_link(&self, context: &Context, fop: Fop) -> FopResult {
+        let Fop::Link { gfid, entry, xdata } = fop else { return Err(super::strange_fop("a link")) };
+        let hashed = self.hashed(&entry).await?;
+        let mut has_moved = false;
+        loop {
+            let Some(cached) = self.place(gfid).await? else {
+                let message = "a hard link to a directory";
+                return Err(ladrillo_translator::FopError::new(ladrillo_translator::error::errno::EPERM, message));
+            };
+            let has_linkto = match hashed == cached {
+                true => false,
+                false => self.make_linkto(&entry, gfid, hashed, cached, Dict::new()).await?,
+            };
+            let link = Fop::Link { gfid, entry: entry.clone(), xdata: xdata.clone() };
+            match self.ask(cached, context, link).await {
+                Ok(mut reply) => {
+                    let iatt = made(&reply)?;
+                    if hashed != cached {
+                        self.own_linkto(hashed, iatt).await;
+                    }
+                    self.table.learn_name(&entry, Hint { gfid, subvolume: Some(cached) });
+                    merge::dress(&mut reply);
+                    return Ok(reply);
+                }
+                Err(error) => {
+                    if has_linkto {
+                        // What stays behind is met by a lookup.
+                        let _ = self.remove_linkto(&entry, hashed).await;
+                    }
+                    if has_moved || !is_missing(&error) {
+                        return Err(error);
+                    }
+                    has_moved = true;
+                    self.table.forget(&gfid);
+                }
+            }
+        }
+    }
+}
