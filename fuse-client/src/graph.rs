@@ -1,6 +1,6 @@
 //! From a volfile to a running graph of translators.
 //!
-//! `protocol/client` and `cluster/replicate` are translators here. What stock volfiles have above them for speed and
+//! `protocol/client`, `cluster/replicate` and `cluster/distribute` are translators here. What stock volfiles have above them for speed and
 //! statistics (`performance/*`, `debug/io-stats`, `features/utime`) needs no node of its own: its options are accepted
 //! and its parent talks to its child directly (times are stamped by the front end, in the context's `birth`). What would
 //! change the meaning of data or of errors and is not there yet is refused by name.
@@ -14,6 +14,7 @@ use ladrillo_transport::Connector;
 use parking_lot::Mutex;
 
 use crate::translators::client::Client;
+use crate::translators::distribute::Distribute;
 use crate::translators::replicate::Replicate;
 
 /// Translators that change neither data nor errors: a graph without them means the same.
@@ -87,6 +88,8 @@ pub struct Graph {
     pub top: Arc<dyn Translator>,
     /// Name of the top as the volfile has it (the volume's, for clients).
     pub name: String,
+    /// All `cluster/distribute` in it that have several subvolumes.
+    pub distributes: Vec<Arc<Distribute>>,
     /// All `cluster/replicate` in it.
     pub replicates: Vec<Arc<Replicate>>,
     /// The bricks (`remote-host`, `remote-subvolume`) of each of `replicates`, in the order of its children; `None`
@@ -120,8 +123,8 @@ impl Graph {
         let Some(top) = tops.first().cloned() else {
             return Err(shape(&last.name, "has nothing below it that stores anything"));
         };
-        let Parts { replicates, bricks, clients, translators, read_only } = builder.graph;
-        Ok(Graph { top, name: last.name.clone(), replicates, bricks, clients, read_only, translators, tops })
+        let Parts { distributes, replicates, bricks, clients, translators, read_only } = builder.graph;
+        Ok(Graph { top, name: last.name.clone(), distributes, replicates, bricks, clients, read_only, translators, tops })
     }
 
     /// Says who hears the top's events, and starts all translators, children first. On an executor's thread.
@@ -137,6 +140,7 @@ impl Graph {
 
     /// Waits for what is under way in the graph to end, writes' marks included. [`Graph::stop`] cuts what is left.
     pub async fn finish(&self) {
+        futures::future::join_all(self.distributes.iter().map(Distribute::finish)).await;
         futures::future::join_all(self.replicates.iter().map(Replicate::finish)).await;
     }
 
@@ -159,6 +163,7 @@ fn shape(volume: &str, message: impl Into<String>) -> GraphError {
 
 #[derive(Default)]
 struct Parts {
+    distributes: Vec<Arc<Distribute>>,
     replicates: Vec<Arc<Replicate>>,
     bricks: Vec<Vec<Option<(String, String)>>>,
     clients: Vec<Arc<Client>>,
@@ -227,7 +232,22 @@ impl Builder<'_> {
                 self.graph.translators.push(replicate.clone());
                 vec![replicate]
             }
-            "cluster/distribute" | "cluster/dht" | "cluster/nufa" | "cluster/switch" => match children.len() {
+            "cluster/distribute" | "cluster/dht" => match children.len() {
+                0 => return Err(shape(&node.name, "has no subvolumes")),
+                1 => children,
+                _ => {
+                    let parent_of = children.clone();
+                    let distribute = Distribute::new(&node.name, children, &options, runtime).map_err(option)?;
+                    for (index, child) in parent_of.iter().enumerate() {
+                        let weak: Weak<dyn Parent> = Arc::downgrade(&(distribute.clone() as Arc<dyn Parent>));
+                        child.set_parent(weak, index);
+                    }
+                    self.graph.distributes.push(distribute.clone());
+                    self.graph.translators.push(distribute.clone());
+                    vec![distribute]
+                }
+            },
+            "cluster/nufa" | "cluster/switch" => match children.len() {
                 1 => children,
                 _ => return Err(unsupported("not supported yet with more than one subvolume")),
             },
@@ -439,8 +459,19 @@ mod tests {
     }
 
     #[test]
+    fn distribute_stands_over_several() {
+        let over = |option: (&str, &str)| {
+            vec![client("a"), client("b"), Node::new("d", "cluster/distribute").option(option.0, option.1).over(["a", "b"])]
+        };
+        let graph = build(over(("lookup-optimize", "off"))).unwrap();
+        assert_eq!((graph.top.name(), graph.distributes.len(), graph.distributes[0].children().len()), ("d", 1, 2));
+        let error = build(over(("min-free-disk", "much"))).err().unwrap().to_string();
+        assert!(error.contains("'d'") && error.contains("min-free-disk"), "{error}");
+    }
+
+    #[test]
     fn what_is_not_there_is_named() {
-        let two = || vec![client("a"), client("b"), Node::new("d", "cluster/distribute").over(["a", "b"])];
+        let two = || vec![client("a"), client("b"), Node::new("d", "cluster/nufa").over(["a", "b"])];
         let error = build(two()).err().unwrap().to_string();
         assert!(error.contains("'d'") && error.contains("more than one subvolume"), "{error}");
         let error = build(vec![client("a"), Node::new("x", "features/shard").over(["a"])]).err().unwrap().to_string();

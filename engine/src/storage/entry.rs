@@ -1,5 +1,6 @@
 //! Entries: create, link, rename, remove.
 
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,14 +54,21 @@ impl Brick {
         let what = || format!("creating {}", describe(entry.parent, &entry.name));
         let _name_stays = self.entry_locks.name(entry.parent, &entry.name);
         let pre = parent.iatt()?;
-        if let New::Directory { .. } = new {
-            self.check_preop(&parent, xdata)?;
-        }
+        let xdata = &*self.check_preop(&parent, xdata)?;
         // A linkto file of distribute, or heal, for an inode that has other names here already.
         let may_link = xdata.contains("glusterfs-internal-fop") && matches!(new, New::Node { .. });
         if let Ok(existing) = self.resolve(gfid) {
             if may_link && existing.kind == FileType::Regular {
-                return self.link_existing(context, &existing, &parent, entry, pre);
+                return match self.link_existing(context, &existing, &parent, entry, pre.clone()) {
+                    Err(e)
+                        if e.errno == errno::EEXIST
+                            && xdata.contains("force-replace")
+                            && self.remove_stale_linkto(&parent, &entry.name)? =>
+                    {
+                        self.link_existing(context, &existing, &parent, entry, pre)
+                    }
+                    outcome => outcome,
+                };
             }
             if existing.kind == FileType::Directory && matches!(new, New::Directory { .. }) {
                 // A directory that was renamed while this brick was away: heal makes it anew at its new name.
@@ -225,7 +233,7 @@ impl Brick {
         let _names_stay = self.entry_locks.inode(gfid);
         // Marks of replicate first: from the moment the gfid is there, they count.
         for (key, value) in xdata.iter().filter(|(key, _)| is_xattr_name(key) && key.as_ref() != GFID_KEY.as_bytes()) {
-            let Some(raw) = super::xattr::value_bytes(value) else { continue };
+            let Some(raw) = super::xattr::stored_bytes(value) else { continue };
             if key.as_ref() == super::inode::MDATA_KEY.as_bytes() {
                 continue;
             }
@@ -288,19 +296,27 @@ impl Brick {
         }
     }
 
-    /// Distribute's guard on mkdir: the parent's layout must still be what the client believes it is.
-    fn check_preop(&self, parent: &Inode, xdata: &Dict) -> FopResult<()> {
-        let Some(key) = xdata.text("glusterfs.preop.parent.key") else { return Ok(()) };
-        let Some(expected) = xdata.get(key).and_then(super::xattr::value_bytes) else { return Ok(()) };
-        let found = sys::get_xattr(&parent.path, key.as_bytes()).explain(|| format!("{key} of {}", parent.gfid))?;
-        if found.as_deref() == Some(&expected[..]) {
-            return Ok(());
+    /// Distribute's guard on create and mkdir: the parent's layout must still be what the client believes it is. Answers
+    /// the request's xdata without it: it is the parent's layout, not the new inode's.
+    fn check_preop<'a>(&self, parent: &Inode, xdata: &'a Dict) -> FopResult<Cow<'a, Dict>> {
+        const PREOP: &str = "glusterfs.preop.parent.key";
+        let Some(key) = xdata.text(PREOP) else { return Ok(Cow::Borrowed(xdata)) };
+        if let Some(expected) = xdata.get(key).and_then(super::xattr::value_bytes) {
+            let found = sys::get_xattr(&parent.path, key.as_bytes()).explain(|| format!("{key} of {}", parent.gfid))?;
+            if found.as_deref() != Some(&expected[..]) {
+                let mut out = Dict::new().with("glusterfs.preop.check.failed", Value::Int(1));
+                if let Some(found) = found {
+                    out.set(key.to_owned(), Value::Ptr(found.into()));
+                }
+                let message = format!("{key} of {} has changed", parent.gfid);
+                return Err(FopError::new(errno::EIO, message).with_xdata(out));
+            }
         }
-        let mut out = Dict::new().with("glusterfs.preop.check.failed", Value::Int(1));
-        if let Some(found) = found {
-            out.set(key.to_owned(), Value::Ptr(found.into()));
-        }
-        Err(FopError::new(errno::EIO, format!("{key} of {} has changed", parent.gfid)).with_xdata(out))
+        let key = key.to_owned();
+        let mut rest = xdata.clone();
+        rest.remove(&key);
+        rest.remove(PREOP);
+        Ok(Cow::Owned(rest))
     }
 
     fn record_name(&self, fd: &OwnedFd, entry: &Entry) {
@@ -319,14 +335,23 @@ impl Brick {
     }
 
     /// LINK.
-    pub fn link(&self, context: &Context, gfid: Gfid, entry: &Entry) -> FopResult {
+    pub fn link(&self, context: &Context, gfid: Gfid, entry: &Entry, xdata: &Dict) -> FopResult {
         self.check_entry(entry)?;
         self.check_space(context)?;
         let inode = self.resolve(gfid)?;
         let parent = self.parent(entry.parent)?;
         let pre = parent.iatt()?;
         let _name_stays = self.entry_locks.name(entry.parent, &entry.name);
-        self.link_existing(context, &inode, &parent, entry, pre)
+        match self.link_existing(context, &inode, &parent, entry, pre.clone()) {
+            Err(e)
+                if e.errno == errno::EEXIST
+                    && xdata.contains("force-replace")
+                    && self.remove_stale_linkto(&parent, &entry.name)? =>
+            {
+                self.link_existing(context, &inode, &parent, entry, pre)
+            }
+            outcome => outcome,
+        }
     }
 
     fn link_existing(

@@ -223,8 +223,9 @@ impl Brick {
         let budget = (size_bytes as usize).min(LISTING_MAX_BYTES);
         let fixed = if plus { ENTRY_PLUS_BYTES } else { ENTRY_BYTES };
         let is_root = open.inode.gfid.is_root();
-        let mut entries = Vec::new();
-        let mut used = 0;
+        // Distribute takes directories from another brick. A listing of nothing else must not look like the end.
+        let without_directories = xdata.int("readdir-filter-directories").is_some_and(|skip| skip != 0);
+        let (mut entries, mut used) = (Vec::new(), 0);
         {
             let _position = open.position.lock();
             rustix::fs::seek(&open.fd, SeekFrom::Start(offset)).explain(what)?;
@@ -233,7 +234,10 @@ impl Brick {
             while let Some(found) = raw.next() {
                 let found = found.explain(what)?;
                 let name = found.file_name().to_bytes();
-                if is_root && name == HIDDEN.as_bytes() {
+                let d_type = d_type(found.file_type());
+                if (is_root && name == HIDDEN.as_bytes())
+                    || (without_directories && d_type == FileType::Directory.d_type())
+                {
                     continue;
                 }
                 let cost = fixed + name.len() + 1;
@@ -244,7 +248,7 @@ impl Brick {
                 entries.push(DirEntry {
                     ino: found.ino(),
                     offset: found.next_entry_cookie(),
-                    d_type: d_type(found.file_type()),
+                    d_type,
                     name: name.to_vec().into(),
                     iatt: None,
                     xdata: Dict::new(),

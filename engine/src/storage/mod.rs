@@ -222,7 +222,7 @@ impl Brick {
             Fop::Create { entry, flags, mode, umask, fd, xdata } => {
                 self.create(context, &entry, New::File { flags, mode, umask, fd }, &xdata)
             }
-            Fop::Link { gfid, entry, .. } => self.link(context, gfid, &entry),
+            Fop::Link { gfid, entry, xdata } => self.link(context, gfid, &entry, &xdata),
             Fop::Unlink { entry, xdata, .. } => self.unlink(context, &entry, &xdata),
             Fop::Rmdir { entry, flags, .. } => self.rmdir(context, &entry, flags),
             Fop::Rename { from, to, xdata } => self.rename(context, &from, &to, &xdata),

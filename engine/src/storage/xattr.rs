@@ -26,6 +26,9 @@ const LIST_MAX_BYTES: usize = 16 << 20;
 /// Most bytes of one xattropped value. Source: our bound; AFR's have 12, disperse's 16.
 const XATTROP_MAX_BYTES: usize = 4096;
 
+/// xdata of SETXATTR: the answer is to carry the inode's attributes under the same key.
+const IATT_IN_XDATA: &str = "dht-get-iatt-in-xattr";
+
 /// Keys of a request's xdata that ask for no xattr.
 const NOT_XATTRS: [&str; 9] = [
     "gfid-req",
@@ -244,6 +247,9 @@ impl Brick {
         }
         let flags = XattrFlags::from_bits(flags)
             .ok_or_else(|| FopError::new(errno::EINVAL, format!("setxattr with flags {flags:#x}")))?;
+        if xdata.int("sync_backend_xattrs").is_some_and(|sync| sync != 0) {
+            self.drop_other_shared(inode, xattrs)?;
+        }
         for (key, value) in xattrs.iter() {
             self.set_pair(inode, key, value, flags)?;
         }
@@ -258,7 +264,24 @@ impl Brick {
             }
         }
         fill_open_count(inode, xdata, &mut out);
+        if xdata.contains(IATT_IN_XDATA) {
+            out.set(IATT_IN_XDATA, Value::Iatt(Box::new(inode.iatt()?)));
+        }
         Ok(Reply::Done { xdata: out })
+    }
+
+    /// Distribute's heal: of the xattrs that a directory's copies share, only those in `kept` stay.
+    fn drop_other_shared(&self, inode: &Inode, kept: &Dict) -> FopResult<()> {
+        let what = || format!("bringing the xattrs of {} in line", inode.gfid);
+        for name in sys::list_xattrs(&inode.path).explain(what)? {
+            if is_shared(&name) && !kept.contains(&name[..]) {
+                match sys::remove_xattr(&inode.path, &name) {
+                    Ok(()) | Err(rustix::io::Errno::NODATA) => {}
+                    Err(e) => return Err(sys::failure(e, &what())),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sets one xattr as a client asks; keys that are requests, not xattrs, and those only the brick sets are left out.
@@ -294,7 +317,7 @@ impl Brick {
                 false => Err(FopError::new(errno::EOPNOTSUPP, format!("{text:?} is in no namespace of xattrs"))),
             };
         }
-        let Some(raw) = value_bytes(value) else {
+        let Some(raw) = stored_bytes(value) else {
             return Err(FopError::new(errno::EINVAL, format!("the value of {text} is of a type that no xattr has")));
         };
         sys::set_xattr(&inode.path, key, &raw, flags).explain(|| format!("setting {text} of {}", inode.gfid))
@@ -473,6 +496,28 @@ pub fn value_bytes(value: &Value) -> Option<Bytes> {
         Value::Mdata(mdata) => Bytes::copy_from_slice(&super::inode::encode_mdata(mdata)),
         Value::Double(_) | Value::Iatt(_) => return None,
     })
+}
+
+/// What an xattr of that value holds on disk: text with its NUL, as bricks of GlusterFS store what C programs send them
+/// and read back (a linkto file's target).
+pub fn stored_bytes(value: &Value) -> Option<Bytes> {
+    match value {
+        Value::Str(text) => Some([&text[..], b"\0"].concat().into()),
+        other => value_bytes(other),
+    }
+}
+
+/// What distribute makes equal on all subvolumes' copies of a directory (GlusterFS 10.3, common-utils.c).
+fn is_shared(name: &[u8]) -> bool {
+    name.starts_with(b"user.")
+        || matches!(
+            name,
+            b"system.posix_acl_access"
+                | b"system.posix_acl_default"
+                | b"trusted.glusterfs.quota.limit-set"
+                | b"trusted.glusterfs.quota.limit-objects"
+                | b"security.selinux"
+        )
 }
 
 /// What only the brick itself sets and removes.

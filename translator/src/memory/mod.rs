@@ -207,7 +207,10 @@ impl Brick<'_> {
                 let mode = FileType::Symlink.mode_bits() | 0o777;
                 self.make(&entry, Birth { mode, rdev: 0, content: Content::Symlink(target) }, &xdata)
             }
-            Fop::Link { gfid, entry, .. } => self.link(gfid, &entry),
+            Fop::Link { gfid, entry, xdata } => {
+                self.replace_linkto(&entry, &xdata)?;
+                self.link(gfid, &entry)
+            }
             Fop::Unlink { entry, xdata, .. } => self.unlink(&entry, &xdata),
             Fop::Rmdir { entry, flags, .. } => self.rmdir(&entry, flags),
             Fop::Rename { from, to, .. } => self.rename(&from, &to),
@@ -250,8 +253,11 @@ impl Brick<'_> {
                 Ok(Reply::Statfs { statfs: self.statfs(), xdata: Dict::new() })
             }
             Fop::Access { gfid, .. } => self.state.inode(gfid).map(|_| Reply::done()),
-            Fop::Setxattr { gfid, xattrs, flags, .. } => {
+            Fop::Setxattr { gfid, xattrs, flags, xdata } => {
                 self.state.inode(gfid)?;
+                if xdata.contains("sync_backend_xattrs") {
+                    self.inode_mut(gfid)?.xattrs.retain(|key, _| !xattr::is_shared(key));
+                }
                 self.setxattr(gfid, &xattrs, flags)
             }
             Fop::Fsetxattr { file, xattrs, flags, .. } => {
@@ -467,6 +473,8 @@ impl Brick<'_> {
 
     fn make(&mut self, entry: &Entry, birth: Birth, xdata: &Dict) -> FopResult {
         check_name(&entry.name)?;
+        let xdata = &self.checked_preop(entry, xdata)?;
+        self.replace_linkto(entry, xdata)?;
         if self.state.parent(entry.parent)?.names.contains_key(&entry.name) {
             return Err(FopError::new(errno::EEXIST, "the name is taken"));
         }
@@ -534,6 +542,34 @@ impl Brick<'_> {
         Ok(Reply::Entry { iatt: Box::new(inode.iatt()), parent: Box::new(parent), xdata: Dict::new() })
     }
 
+    /// Distribute's guard: the parent's xattr must be as given. Answers xdata without it.
+    fn checked_preop(&self, entry: &Entry, xdata: &Dict) -> FopResult<Dict> {
+        const PREOP: &str = "glusterfs.preop.parent.key";
+        let mut rest = xdata.clone();
+        let Some(key) = xdata.text(PREOP).map(str::to_owned) else { return Ok(rest) };
+        if let Some(expected) = xdata.bytes(&key)
+            && self.state.inode(entry.parent)?.xattrs.get(key.as_bytes()) != Some(expected)
+        {
+            let out = Dict::new().with("glusterfs.preop.check.failed", Value::Int(1));
+            return Err(FopError::new(errno::EIO, "the parent's xattr has changed").with_xdata(out));
+        }
+        rest.remove(&key);
+        rest.remove(PREOP);
+        Ok(rest)
+    }
+
+    /// `force-replace`: a linkto file of distribute that has the name gives way.
+    fn replace_linkto(&mut self, entry: &Entry, xdata: &Dict) -> FopResult<()> {
+        if xdata.contains("force-replace")
+            && let Ok(inode) = self.state.find(entry.parent, &entry.name)
+            && inode.is_linkto()
+            && inode.open_count == 0
+        {
+            self.unlink(entry, &Dict::new())?;
+        }
+        Ok(())
+    }
+
     /// Takes a name from an inode that is not a directory.
     fn drop_name(&mut self, gfid: Gfid) -> FopResult<()> {
         let now = self.now;
@@ -554,9 +590,17 @@ impl Brick<'_> {
             return Err(FopError::new(errno::EISDIR, "unlink of a directory"));
         }
         let (gfid, nlink) = (inode.gfid, inode.nlink);
+        if (xdata.contains("unlink-only-if-dht-linkto-file") && !inode.is_linkto())
+            || (xdata.contains("dont-unlink-for-open-fd") && inode.open_count > 0)
+        {
+            return Err(FopError::new(errno::EBUSY, "no linkto file, or open"));
+        }
+        let mut answer = Dict::new();
+        if xdata.contains("dht-get-iatt-in-xattr") {
+            answer.set("dht-get-iatt-in-xattr", Value::Iatt(Box::new(inode.iatt())));
+        }
         let (parent, _) = self.in_directory(entry.parent, |directory| Ok(directory.remove(&entry.name)))?;
         self.drop_name(gfid)?;
-        let mut answer = Dict::new();
         if xdata.contains("gf_request_link_count") {
             answer.set("gf_response_link_count", Value::Uint(u64::from(nlink)));
         }
@@ -846,6 +890,10 @@ impl Brick<'_> {
         let after = offset.max(2).saturating_add(1);
         for (at, name) in directory.by_offset.range(after..) {
             let inode = directory.names.get(name).and_then(|(_, gfid)| self.state.inodes.get(gfid));
+            let is_directory = inode.is_some_and(|inode| matches!(inode.content, Content::Directory(_)));
+            if is_directory && plus.is_some_and(|xdata| xdata.contains("readdir-filter-directories")) {
+                continue;
+            }
             if !add(*at, name, inode) {
                 break;
             }

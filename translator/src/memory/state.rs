@@ -148,6 +148,13 @@ impl Inode {
         FileType::from_mode(self.mode)
     }
 
+    /// A linkto file of distribute.
+    pub fn is_linkto(&self) -> bool {
+        self.file_type() == Some(FileType::Regular)
+            && self.mode & 0o7777 == 0o1000
+            && self.xattrs.contains_key(&b"trusted.glusterfs.dht.linkto"[..])
+    }
+
     pub fn directory(&self) -> FopResult<&Directory> {
         match &self.content {
             Content::Directory(directory) => Ok(directory),

@@ -20,6 +20,11 @@ pub(super) fn is_storable(key: &[u8]) -> bool {
     kept && key != b"trusted.gfid"
 }
 
+/// What distribute makes equal on all subvolumes' copies of a directory.
+pub(super) fn is_shared(key: &[u8]) -> bool {
+    key.starts_with(b"user.") || key.starts_with(b"system.posix_acl")
+}
+
 /// The bytes of a value as they are stored.
 pub(super) fn value_of(value: &Value) -> FopResult<Bytes> {
     let bytes = match value {

@@ -8,8 +8,6 @@ use ladrillo_translator::error::errno::{ENOENT, ENOSPC, ENOTCONN, ESTALE};
 
 /// The commit hash of a layout that was changed: names may lie elsewhere (DHT_LAYOUT_HASH_INVALID).
 pub(crate) const COMMIT_HASH_INVALID: u32 = 1;
-/// Length of a piece on disk, in bytes.
-pub(crate) const DISK_BYTES: usize = 16;
 
 /// How the ranges were made (DHT_HASH_TYPE_*).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

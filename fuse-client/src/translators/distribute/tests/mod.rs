@@ -1,1 +1,8 @@
+//! Distribute over in-memory bricks.
 
+mod bench;
+mod directories;
+mod down;
+mod files;
+mod model;
+mod vectors;

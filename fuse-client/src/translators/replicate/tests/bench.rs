@@ -155,7 +155,7 @@ impl Wire {
         self.tell(Event::Up);
     }
 
-    fn tell(&self, event: Event) {
+    pub fn tell(&self, event: Event) {
         let parent = self.parent.lock().clone();
         if let Some((parent, index)) = parent
             && let Some(parent) = parent.upgrade()
@@ -322,7 +322,8 @@ fn bricks_of(count: usize, arbiter: bool) -> Bricks {
 }
 
 impl Bricks {
-    pub fn client(&self, options: Options) -> Client {
+    /// New connections, one to each brick, named `v-client-N`: those of one client.
+    pub fn connect(&self) -> Vec<Arc<Wire>> {
         let mut wires = Vec::new();
         for (number, brick) in self.locks.iter().enumerate() {
             let wire = Arc::new(Wire {
@@ -340,6 +341,16 @@ impl Bricks {
             self.wires.lock().push((number, wire.clone()));
             wires.push(wire);
         }
+        wires
+    }
+
+    /// What the bricks' clients run on.
+    pub fn runtime(&self) -> Arc<dyn Runtime> {
+        self.runtime.clone()
+    }
+
+    pub fn client(&self, options: Options) -> Client {
+        let wires = self.connect();
         let children = wires.iter().map(|wire| wire.clone() as Arc<dyn Translator>).collect();
         let replicate = Replicate::new("v-replicate-0", children, &options, self.runtime.clone()).unwrap();
         for (index, wire) in wires.iter().enumerate() {
