@@ -677,6 +677,8 @@ impl Brick<'_> {
             return Err(FopError::new(errno::EINVAL, "rename of a directory into itself"));
         }
         let replaced = match self.state.find(to.parent, &to.name) {
+            // Its own name, or another of its names: nothing is done.
+            Ok(inode) if inode.gfid == gfid => Some(gfid),
             Ok(inode) => match (&inode.content, is_directory) {
                 (Content::Directory(directory), true) if !directory.names.is_empty() => {
                     return Err(FopError::new(errno::ENOTEMPTY, "the directory renamed over is not empty"));

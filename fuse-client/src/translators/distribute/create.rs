@@ -9,7 +9,6 @@ use super::layout::Layout;
 use super::linkto::made;
 use super::lookup::NameLock;
 use super::merge;
-use super::table::Hint;
 
 /// xdata: name of the xattr of the parent that must be as given, or the operation fails.
 pub(super) const PREOP_KEY: &str = "glusterfs.preop.parent.key";
@@ -121,7 +120,7 @@ impl Distribute {
             }
         }
         self.table.learn_file(iatt.gfid, subvolume);
-        self.table.learn_name(entry, Hint { gfid: iatt.gfid, subvolume: Some(subvolume) });
+        self.learn_name(entry, iatt.gfid, Some(subvolume));
         merge::dress(&mut reply);
         Ok(reply)
     }

@@ -154,7 +154,7 @@ impl Distribute {
         let generation = self.generation();
         self.table.learn_directory(view.gfid, Directory { layout: Arc::new(view.layout.clone()), mds, generation });
         if let Some(entry) = entry {
-            self.table.learn_name(entry, super::table::Hint { gfid: view.gfid, subvolume: None });
+            self.learn_name(entry, view.gfid, None);
         }
     }
 

@@ -5,7 +5,6 @@ use ladrillo_translator::{Context, Dict, Fop, FopFuture, FopResult};
 use super::Distribute;
 use super::linkto::{is_missing, made};
 use super::merge;
-use super::table::Hint;
 
 impl Distribute {
     pub(super) fn link<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
@@ -33,7 +32,7 @@ impl Distribute {
                     if hashed != cached {
                         self.own_linkto(hashed, iatt).await;
                     }
-                    self.table.learn_name(&entry, Hint { gfid, subvolume: Some(cached) });
+                    self.learn_name(&entry, gfid, Some(cached));
                     merge::dress(&mut reply);
                     return Ok(reply);
                 }

@@ -1,6 +1,7 @@
 //! Lookup: first where the name hashes, then where the answer leads.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use ladrillo_translator::error::errno::{EIO, ENODATA, ENOENT, ENOTCONN, ENOTDIR};
 use ladrillo_translator::fop::Entry;
@@ -86,7 +87,7 @@ impl Distribute {
         let outcome = self.find_name(context, entry, &request, lock).await;
         match &outcome {
             Ok(found) => {
-                self.table.learn_name(entry, Hint { gfid: found.iatt.gfid, subvolume: found.subvolume });
+                self.learn_name(entry, found.iatt.gfid, found.subvolume);
                 if let Some(subvolume) = found.subvolume {
                     self.table.learn_file(found.iatt.gfid, subvolume);
                 }
@@ -101,7 +102,7 @@ impl Distribute {
         let layout = self.layout_of(entry.parent).await?;
         let hashed = layout.search(self.settings.hasher.hash(&entry.name));
         match self.table.hint(entry) {
-            Some(Hint { gfid, subvolume: Some(cached) }) if Some(cached) != hashed => {
+            Some(Hint { gfid, subvolume: Some(cached), .. }) if Some(cached) != hashed => {
                 // Where it was: saves the way over the linkto file.
                 if let Ok(seen) = self.look(cached, context, entry, request.clone()).await
                     && seen.iatt.gfid == gfid
@@ -111,7 +112,7 @@ impl Distribute {
                     return Ok(Found::file(seen));
                 }
             }
-            Some(Hint { gfid, subvolume: None }) => {
+            Some(Hint { gfid, subvolume: None, .. }) => {
                 if let Some(found) = self.lookup_directory(context, Some(entry), Some(gfid), request).await? {
                     return Ok(found);
                 }
@@ -208,6 +209,17 @@ impl Distribute {
             }
         }
         Err(worst)
+    }
+
+    /// Remembers where a name leads: to a file's subvolume, or to a directory.
+    pub(super) fn learn_name(&self, entry: &Entry, gfid: Gfid, subvolume: Option<usize>) {
+        self.table.learn_name(entry, Hint { gfid, subvolume, seen: self.runtime.now() });
+    }
+
+    /// Where a name led not longer than `validity` ago.
+    pub(super) fn recent_hint(&self, entry: &Entry, validity: Duration) -> Option<Hint> {
+        let now = self.runtime.now();
+        self.table.hint(entry).filter(|hint| now.saturating_sub(hint.seen) <= validity)
     }
 
     /// One subvolume's view of a name.

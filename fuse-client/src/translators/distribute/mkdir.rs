@@ -13,7 +13,7 @@ use super::layout::{COMMIT_HASH_INVALID, Layout, Piece, State};
 use super::linkto::made;
 use super::lock::Held;
 use super::merge;
-use super::table::{Directory, Hint};
+use super::table::Directory;
 
 impl Distribute {
     pub(super) fn mkdir<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
@@ -116,7 +116,7 @@ impl Distribute {
             let generation = self.generation();
             self.table.learn_directory(gfid, Directory { layout: layout.into(), mds: Some(hashed), generation });
         }
-        self.table.learn_name(entry, Hint { gfid, subvolume: None });
+        self.learn_name(entry, gfid, None);
         if let (Reply::Entry { iatt, .. }, Some(whole)) = (&mut first, merged(Some(hashed), &copies)) {
             **iatt = whole;
         }

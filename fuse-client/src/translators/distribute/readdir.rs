@@ -10,7 +10,6 @@ use super::layout::Layout;
 use super::linkto::is_missing;
 use super::merge;
 use super::offset::Offsets;
-use super::table::Hint;
 
 /// xdata: leave directories out.
 const SKIP_DIRECTORIES: &str = "readdir-filter-directories";
@@ -108,9 +107,9 @@ impl Distribute {
         if !is_dot && !iatt.gfid.is_null() {
             let name = ladrillo_translator::fop::Entry { parent: file.gfid, name: entry.name.clone() };
             if iatt.is_dir() {
-                self.table.learn_name(&name, Hint { gfid: iatt.gfid, subvolume: None });
+                self.learn_name(&name, iatt.gfid, None);
             } else if iatt.file_type().is_some() {
-                self.table.learn_name(&name, Hint { gfid: iatt.gfid, subvolume: Some(child) });
+                self.learn_name(&name, iatt.gfid, Some(child));
                 self.table.learn_file(iatt.gfid, child);
             }
         }

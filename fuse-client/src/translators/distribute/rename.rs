@@ -4,7 +4,7 @@
 //! never moves between subvolumes: a new name that hashes elsewhere gets a linkto file. The new name appears before the
 //! old one goes, so that the file is always to be found (GlusterFS 10.3's order, dht-rename.c).
 
-use ladrillo_translator::error::errno::{EISDIR, ENOENT, ENOTDIR};
+use ladrillo_translator::error::errno::{EINVAL, EISDIR, ENOENT, ENOTDIR};
 use ladrillo_translator::fop::{Entry, LockType, PrePost};
 use ladrillo_translator::{Context, Dict, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, Reply, Value};
 
@@ -13,7 +13,6 @@ use super::linkto::{DONT_ACCOUNT, internal, is_missing, replacing};
 use super::lock::{Held, MIGRATE_DOMAIN, Wanted};
 use super::lookup::{Found, NameLock};
 use super::merge;
-use super::table::Hint;
 
 /// A rename with all that is known of it.
 pub(super) struct Renaming {
@@ -43,6 +42,9 @@ impl Distribute {
         let source = self.lookup_name(&context, &from, &Dict::new(), NameLock::Free).await?;
         let target = self.target(&context, &to, NameLock::Free).await?;
         let renaming = Renaming { context, from, to, xdata, from_hashed, to_hashed, source, target };
+        if renaming.source.subvolume.is_none() && self.is_below(&renaming) {
+            return Err(FopError::new(EINVAL, "rename of a directory into itself"));
+        }
         renaming.check_kinds()?;
         if renaming.is_nothing() {
             return Ok(renaming.nothing());
@@ -68,7 +70,7 @@ impl Distribute {
         let mut reply = outcome?;
         let gfid = renaming.source.iatt.gfid;
         self.table.forget_name(&renaming.from);
-        self.table.learn_name(&renaming.to, Hint { gfid, subvolume: Some(cached) });
+        self.learn_name(&renaming.to, gfid, Some(cached));
         self.table.learn_file(gfid, cached);
         merge::dress(&mut reply);
         Ok(reply)

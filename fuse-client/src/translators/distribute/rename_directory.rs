@@ -1,20 +1,16 @@
 //! Rename of directories: on all subvolumes, the new name's own first; undone where it fails half way.
 
-use ladrillo_translator::error::errno::{EINVAL, ENOTCONN};
+use ladrillo_translator::error::errno::ENOTCONN;
 use ladrillo_translator::{Dict, Fop, FopError, FopResult};
 
 use super::Distribute;
 use super::merge;
 use super::rename::Renaming;
-use super::table::Hint;
 
 impl Distribute {
     pub(super) async fn rename_directory(&self, renaming: Renaming) -> FopResult {
         if !self.all_up() {
             return Err(FopError::new(ENOTCONN, "a directory is renamed only while all subvolumes are up"));
-        }
-        if self.is_below(&renaming) {
-            return Err(FopError::new(EINVAL, "rename of a directory into itself"));
         }
         let from = (&renaming.from, renaming.from_hashed);
         let held = self.lock_names(from, (&renaming.to, renaming.to_hashed)).await?;
@@ -22,7 +18,7 @@ impl Distribute {
         self.unlock_soon(held);
         let mut reply = outcome?;
         self.table.forget_name(&renaming.from);
-        self.table.learn_name(&renaming.to, Hint { gfid: renaming.gfid(), subvolume: None });
+        self.learn_name(&renaming.to, renaming.gfid(), None);
         if let Some(target) = &renaming.target {
             self.table.forget(&target.iatt.gfid);
         }
@@ -55,7 +51,7 @@ impl Distribute {
     }
 
     /// Whether the new name is in the directory itself, as far as names are known; bricks check what they see.
-    fn is_below(&self, renaming: &Renaming) -> bool {
+    pub(super) fn is_below(&self, renaming: &Renaming) -> bool {
         let mut at = renaming.to.parent;
         for _ in 0..1024 {
             if at == renaming.gfid() {

@@ -25,16 +25,12 @@ impl Distribute {
             let child = self.first_up().ok_or_else(|| self.nobody_up())?;
             return self.ask(child, context, Fop::Rmdir { entry, flags, xdata }).await;
         }
-        let gfid = match self.table.hint(&entry) {
-            Some(hint) if hint.subvolume.is_none() => hint.gfid,
-            _ => {
-                let found = self.lookup_name(context, &entry, &Dict::new(), NameLock::Free).await?;
-                if found.subvolume.is_some() {
-                    return Err(FopError::new(ENOTDIR, "rmdir of a file"));
-                }
-                found.iatt.gfid
-            }
-        };
+        // What is known of the name may be out of date, and another directory may be there by now.
+        let found = self.lookup_name(context, &entry, &Dict::new(), NameLock::Free).await?;
+        if found.subvolume.is_some() {
+            return Err(FopError::new(ENOTDIR, "rmdir of a file"));
+        }
+        let gfid = found.iatt.gfid;
         if flags == 0 {
             self.check_empty(context, &entry, gfid).await?;
         }

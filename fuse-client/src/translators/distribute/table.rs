@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ladrillo_translator::Gfid;
@@ -44,6 +45,8 @@ pub(crate) struct Hint {
     pub gfid: Gfid,
     /// Subvolume of a file; `None`: a directory.
     pub subvolume: Option<usize>,
+    /// When.
+    pub seen: Duration,
 }
 
 /// The table.
@@ -186,13 +189,13 @@ mod tests {
     #[test]
     fn paths_are_put_together_as_far_as_known() {
         let table = Table::new();
-        table.learn_name(&entry(Gfid::ROOT, "a"), Hint { gfid: gfid(7), subvolume: None });
-        table.learn_name(&entry(gfid(7), "b"), Hint { gfid: gfid(8), subvolume: None });
+        table.learn_name(&entry(Gfid::ROOT, "a"), Hint { gfid: gfid(7), subvolume: None, seen: Duration::ZERO });
+        table.learn_name(&entry(gfid(7), "b"), Hint { gfid: gfid(8), subvolume: None, seen: Duration::ZERO });
         assert_eq!(table.path(gfid(8), b"c"), "/a/b/c");
         assert_eq!(table.path(Gfid::ROOT, b"c"), "/c");
         assert_eq!(table.path(gfid(9), b"c"), format!("<gfid:{}>/c", gfid(9)));
         // A ring, as two renames seen in the wrong order leave it, ends.
-        table.learn_name(&entry(gfid(8), "x"), Hint { gfid: gfid(7), subvolume: None });
+        table.learn_name(&entry(gfid(8), "x"), Hint { gfid: gfid(7), subvolume: None, seen: Duration::ZERO });
         assert!(table.path(gfid(8), b"c").len() > 100);
     }
 

@@ -1,13 +1,30 @@
 //! Unlink: the file where it is, then the linkto file of its name.
 
-use ladrillo_translator::error::errno::{EBUSY, ENOENT, ENOTCONN};
+use std::time::Duration;
+
+use ladrillo_translator::error::errno::{EBUSY, EISDIR, ENOENT, ENOTCONN};
 use ladrillo_translator::fop::Entry;
-use ladrillo_translator::{Context, Dict, Fop, FopFuture, FopResult};
+use ladrillo_translator::{Context, Dict, Fop, FopError, FopFuture, FopResult, Reply, Value};
 
 use super::Distribute;
 use super::lookup::NameLock;
 use super::merge;
-use super::table::Hint;
+
+/// xdata of UNLINK: the answer carries what was unlinked under the same key.
+const IATT_IN_XDATA: &str = "dht-get-iatt-in-xattr";
+/// What was seen of a name so lately is believed, as the kernel believes it. Source: GlusterFS's entry-timeout.
+const HINT_VALIDITY: Duration = Duration::from_secs(1);
+
+/// What an unlink found on a subvolume.
+enum Unlinked {
+    /// The file.
+    File(Reply),
+    /// Nothing of that name.
+    Nothing,
+    /// What looks like a linkto file, and is gone now: the name was renamed to since it was seen, or it was an empty file
+    /// that happened to have the mode.
+    Linkto(Reply),
+}
 
 impl Distribute {
     pub(super) fn unlink<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
@@ -18,25 +35,30 @@ impl Distribute {
     async fn run_unlink(&self, context: &Context, fop: Fop) -> FopResult {
         let Fop::Unlink { entry, flags, xdata } = fop else { return Err(super::strange_fop("an unlink")) };
         let hashed = self.hashed(&entry).await.ok();
-        let hint = self.table.hint(&entry).and_then(|hint: Hint| hint.subvolume);
-        let (mut cached, mut is_certain) = match hint {
-            Some(cached) => (cached, false),
-            None => (self.cached(context, &entry).await?, true),
+        let hint = self.recent_hint(&entry, HINT_VALIDITY).and_then(|hint| hint.subvolume);
+        let mut cached = match hint {
+            Some(cached) => cached,
+            None => self.cached(context, &entry, hashed, false).await?,
         };
+        let mut looked = hint.is_none();
         let mut reply = loop {
-            match self.unlink_data(context, &entry, flags, &xdata, cached).await {
-                Ok(Some(reply)) => break reply,
-                // Not there, or only a linkto file: what was known of the name is out of date.
-                Ok(None) if !is_certain => {
-                    self.table.forget_name(&entry);
-                    (cached, is_certain) = (self.cached(context, &entry).await?, true);
-                }
-                Ok(None) => {
-                    let name = String::from_utf8_lossy(&entry.name).into_owned();
-                    return Err(ladrillo_translator::FopError::new(ENOENT, format!("{name} is gone")));
-                }
-                Err(error) => return Err(error),
+            let linkto = match self.unlink_data(context, &entry, flags, &xdata, cached).await? {
+                Unlinked::File(reply) => break reply,
+                Unlinked::Linkto(reply) => Some(reply),
+                Unlinked::Nothing => None,
+            };
+            // What was known of the name is out of date.
+            self.table.forget_name(&entry);
+            if looked && linkto.is_none() {
+                let name = String::from_utf8_lossy(&entry.name).into_owned();
+                return Err(FopError::new(ENOENT, format!("{name} is gone")));
             }
+            looked = true;
+            cached = match (self.cached(context, &entry, hashed, linkto.is_some()).await, linkto) {
+                (Ok(cached), _) => cached,
+                (Err(error), Some(reply)) if error.errno == ENOENT => break reply,
+                (Err(error), _) => return Err(error),
+            };
         };
         self.table.forget_name(&entry);
         if let Some(hashed) = hashed.filter(|hashed| *hashed != cached) {
@@ -50,14 +72,18 @@ impl Distribute {
         Ok(reply)
     }
 
-    async fn cached(&self, context: &Context, entry: &Entry) -> FopResult<usize> {
-        let found = self.lookup_name(context, entry, &Dict::new(), NameLock::Free).await?;
-        found.subvolume.ok_or_else(|| {
-            ladrillo_translator::FopError::new(ladrillo_translator::error::errno::EISDIR, "unlink of a directory")
-        })
+    /// Where the file is; `lost` where the linkto file that led there is gone.
+    async fn cached(&self, context: &Context, entry: &Entry, hashed: Option<usize>, lost: bool) -> FopResult<usize> {
+        let found = match lost {
+            true => {
+                let request = self.request(&Dict::new());
+                self.lookup_everywhere(context, entry, hashed, &request, NameLock::Free).await?
+            }
+            false => self.lookup_name(context, entry, &Dict::new(), NameLock::Free).await?,
+        };
+        found.subvolume.ok_or_else(|| FopError::new(EISDIR, "unlink of a directory"))
     }
 
-    /// Unlinks on `child`; `None`: there was nothing but perhaps a linkto file, which is gone, too.
     async fn unlink_data(
         &self,
         context: &Context,
@@ -65,21 +91,21 @@ impl Distribute {
         flags: u32,
         xdata: &Dict,
         child: usize,
-    ) -> FopResult<Option<ladrillo_translator::Reply>> {
+    ) -> FopResult<Unlinked> {
         let mut asked = xdata.clone();
-        asked.set("dht-get-iatt-in-xattr", ladrillo_translator::Value::Int(1));
+        asked.set(IATT_IN_XDATA, Value::Int(1));
         let fop = Fop::Unlink { entry: entry.clone(), flags, xdata: asked };
         match self.ask(child, context, fop).await {
             Ok(reply) => {
-                let was_linkto = match reply.xdata().get("dht-get-iatt-in-xattr") {
-                    Some(ladrillo_translator::Value::Iatt(iatt)) => {
+                let was_linkto = match reply.xdata().get(IATT_IN_XDATA) {
+                    Some(Value::Iatt(iatt)) => {
                         iatt.is_regular() && iatt.permissions() == 0o1000 && iatt.size_bytes == 0
                     }
                     _ => false,
                 };
-                Ok((!was_linkto || self.count() == 1).then_some(reply))
+                Ok(if was_linkto { Unlinked::Linkto(reply) } else { Unlinked::File(reply) })
             }
-            Err(error) if error.errno == ENOENT => Ok(None),
+            Err(error) if error.errno == ENOENT => Ok(Unlinked::Nothing),
             Err(error) => Err(error),
         }
     }
