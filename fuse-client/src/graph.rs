@@ -124,7 +124,17 @@ impl Graph {
             return Err(shape(&last.name, "has nothing below it that stores anything"));
         };
         let Parts { distributes, replicates, bricks, clients, translators, read_only } = builder.graph;
-        Ok(Graph { top, name: last.name.clone(), distributes, replicates, bricks, clients, read_only, translators, tops })
+        Ok(Graph {
+            top,
+            name: last.name.clone(),
+            distributes,
+            replicates,
+            bricks,
+            clients,
+            read_only,
+            translators,
+            tops,
+        })
     }
 
     /// Says who hears the top's events, and starts all translators, children first. On an executor's thread.
@@ -461,7 +471,11 @@ mod tests {
     #[test]
     fn distribute_stands_over_several() {
         let over = |option: (&str, &str)| {
-            vec![client("a"), client("b"), Node::new("d", "cluster/distribute").option(option.0, option.1).over(["a", "b"])]
+            vec![
+                client("a"),
+                client("b"),
+                Node::new("d", "cluster/distribute").option(option.0, option.1).over(["a", "b"]),
+            ]
         };
         let graph = build(over(("lookup-optimize", "off"))).unwrap();
         assert_eq!((graph.top.name(), graph.distributes.len(), graph.distributes[0].children().len()), ("d", 1, 2));

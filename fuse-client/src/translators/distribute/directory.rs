@@ -110,8 +110,7 @@ impl Distribute {
         let Some(gfid) = expected else {
             return Err(self.weigh(replies.into_iter().filter_map(|(_, reply)| reply.err()).collect()));
         };
-        let mut view =
-            View { gfid, layout: Layout::default(), copies: Vec::new(), mds: None, mds_pending: false };
+        let mut view = View { gfid, layout: Layout::default(), copies: Vec::new(), mds: None, mds_pending: false };
         for (child, reply) in replies {
             match reply {
                 Ok(seen) if seen.iatt.gfid != gfid => {

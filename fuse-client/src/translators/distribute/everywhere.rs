@@ -19,9 +19,10 @@ impl Distribute {
         request: &Dict,
         lock: NameLock,
     ) -> FopResult<Found> {
-        let replies = join_all((0..self.count()).map(|child| async move {
-            (child, self.look(child, context, entry, request.clone()).await)
-        }))
+        let replies = join_all(
+            (0..self.count())
+                .map(|child| async move { (child, self.look(child, context, entry, request.clone()).await) }),
+        )
         .await;
         let name = || String::from_utf8_lossy(&entry.name).into_owned();
         let (mut links, mut files, mut directories): (Vec<Seen>, Vec<Seen>, usize) = Default::default();

@@ -164,9 +164,7 @@ impl Layout {
     pub fn encode(&self, subvolume: usize) -> Option<Bytes> {
         let piece = self.piece(subvolume)?;
         let hash_type = self.hash_type;
-        Some(
-            DiskPiece { commit_hash: piece.commit_hash, hash_type, start: piece.start, stop: piece.stop }.encode(),
-        )
+        Some(DiskPiece { commit_hash: piece.commit_hash, hash_type, start: piece.start, stop: piece.stop }.encode())
     }
 
     /// Who answers for `hash`.
@@ -188,7 +186,8 @@ impl Layout {
     /// How many subvolumes lack the directory.
     pub fn missing_directories(&self) -> usize {
         let lacks = |piece: &&Piece| {
-            piece.state == State::Failed(ENOENT) || (piece.state == State::Wanting && piece.start == 0 && piece.stop == 0)
+            piece.state == State::Failed(ENOENT)
+                || (piece.state == State::Wanting && piece.start == 0 && piece.stop == 0)
         };
         self.pieces.iter().filter(lacks).count()
     }

@@ -223,13 +223,7 @@ impl Distribute {
     }
 
     /// One subvolume's view of a name.
-    pub(super) async fn look(
-        &self,
-        child: usize,
-        context: &Context,
-        entry: &Entry,
-        request: Dict,
-    ) -> FopResult<Seen> {
+    pub(super) async fn look(&self, child: usize, context: &Context, entry: &Entry, request: Dict) -> FopResult<Seen> {
         let fop = Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry.clone()), xdata: request };
         let seen = Seen::of(child, self.ask(child, context, fop).await)?;
         self.note_commit_hash(&seen.xdata);

@@ -85,7 +85,8 @@ impl Distribute {
         };
         let mut layout = Layout { commit_hash, ..Layout::default() };
         let mut copies = vec![(hashed, made(&first)?.clone())];
-        let mut add = |child: usize, state: State| layout.pieces.push(Piece { subvolume: child, state, ..Piece::default() });
+        let mut add =
+            |child: usize, state: State| layout.pieces.push(Piece { subvolume: child, state, ..Piece::default() });
         let room = |child: usize| if self.is_full(child) { State::Failed(ENOSPC) } else { State::Sound };
         add(hashed, room(hashed));
         for (child, reply) in others {

@@ -99,7 +99,10 @@ impl Distribute {
     ) -> Result<Arc<Distribute>, OptionError> {
         let names: Vec<String> = children.iter().map(|child| child.name().to_owned()).collect();
         if !(1..=MAX_CHILDREN).contains(&children.len()) {
-            return Err(OptionError(format!("distribute takes 1 to {MAX_CHILDREN} subvolumes, not {}", children.len())));
+            return Err(OptionError(format!(
+                "distribute takes 1 to {MAX_CHILDREN} subvolumes, not {}",
+                children.len()
+            )));
         }
         let settings = Settings::read(options, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
         // The top bit stays clear: the number travels as a signed one in some peers' logs.

@@ -31,10 +31,8 @@ impl Distribute {
         while child < self.count() {
             let listed = self.list_on(context, file, child, own, size_bytes, &request, first_up).await?;
             let last = listed.last().map(|entry| entry.offset);
-            let mut entries: Vec<DirEntry> = listed
-                .into_iter()
-                .filter(|entry| self.is_listed_by(child, entry, &layout, first_up))
-                .collect();
+            let mut entries: Vec<DirEntry> =
+                listed.into_iter().filter(|entry| self.is_listed_by(child, entry, &layout, first_up)).collect();
             if entries.is_empty() {
                 match last {
                     Some(last) if last != own => own = last,

@@ -38,8 +38,7 @@ impl Distribute {
         let failed = replies.iter().find_map(|(_, reply)| reply.as_ref().err().cloned());
         let Some(error) = failed else { return Ok(reply) };
         tracing::warn!(gfid = %renaming.gfid(), %error, "a directory's rename is undone");
-        let mut undo: Vec<usize> =
-            replies.iter().filter(|(_, reply)| reply.is_ok()).map(|(child, _)| *child).collect();
+        let mut undo: Vec<usize> = replies.iter().filter(|(_, reply)| reply.is_ok()).map(|(child, _)| *child).collect();
         undo.push(*to_hashed);
         let back = Fop::Rename { from: to.clone(), to: from.clone(), xdata: Dict::new() };
         for (child, reply) in self.ask_each(undo, &self.system(), |_| back.clone()).await {

@@ -116,10 +116,9 @@ impl Distribute {
             let Some(last) = entries.last().map(|listed| listed.offset) else { return Ok(()) };
             for listed in entries.iter().filter(|listed| !matches!(listed.name.as_ref(), b"." | b"..")) {
                 self.clear_linkto(gfid, listed, child, &request).await.map_err(|error| match error.errno {
-                    ENOTEMPTY => FopError::new(
-                        ENOTEMPTY,
-                        format!("{} is not empty", String::from_utf8_lossy(&entry.name)),
-                    ),
+                    ENOTEMPTY => {
+                        FopError::new(ENOTEMPTY, format!("{} is not empty", String::from_utf8_lossy(&entry.name)))
+                    }
                     _ => error,
                 })?;
             }

@@ -90,10 +90,8 @@ const WEIGHTED_REBALANCE: OptionSpec = OptionSpec::new(
     Some("on"),
     "Larger subvolumes get larger parts of a directory",
 );
-const LOCAL_VOLUME_NAME: OptionSpec =
-    OptionSpec::new(&["local-volume-name"], OptionKind::Str, None, "For nufa");
-const PATTERN_SWITCH_CASE: OptionSpec =
-    OptionSpec::new(&["pattern.switch.case"], OptionKind::Str, None, "For switch");
+const LOCAL_VOLUME_NAME: OptionSpec = OptionSpec::new(&["local-volume-name"], OptionKind::Str, None, "For nufa");
+const PATTERN_SWITCH_CASE: OptionSpec = OptionSpec::new(&["pattern.switch.case"], OptionKind::Str, None, "For switch");
 const RANDOMIZE_BY_GFID: OptionSpec = OptionSpec::new(
     &["randomize-hash-range-by-gfid"],
     OptionKind::Bool,

@@ -117,8 +117,7 @@ impl Distribute {
         if let Reply::Xattrs { xattrs, .. } = &mut reply {
             let own = |key: &Bytes| key.starts_with(&self.settings.keys.layout);
             if !context.is_internal() && xattrs.iter().any(|(key, _)| own(key)) {
-                *xattrs =
-                    xattrs.iter().filter(|(key, _)| !own(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+                *xattrs = xattrs.iter().filter(|(key, _)| !own(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
             }
             if xattrs.is_empty() && !name.is_empty() {
                 return Err(FopError::new(ENODATA, format!("no {}", String::from_utf8_lossy(&name))));

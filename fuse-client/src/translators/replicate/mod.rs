@@ -42,6 +42,7 @@ pub(crate) use changelog::{Changelog, Keys, Marks, Segment};
 pub(crate) use mask::Mask;
 pub use settings::{HealAlgorithm, OPTIONS, Settings};
 
+use super::work::Work;
 use children::ChildStates;
 use fd::OpenFile;
 pub(crate) use fops::successes;
@@ -50,7 +51,6 @@ use inode::InodeTable;
 pub(crate) use refresh::Copy as SeenCopy;
 pub(crate) use transaction::lock::{Lockee, METADATA_START};
 pub(crate) use transaction::postop::Target;
-use super::work::Work;
 
 use crate::translators::held::HeldLocks;
 

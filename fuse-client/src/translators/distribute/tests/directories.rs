@@ -80,8 +80,7 @@ fn listings_show_every_name_once_and_can_be_taken_up_anywhere() {
             // From each offset on, the rest follows.
             let file = ladrillo_translator::fop::File { gfid: ROOT, fd: None };
             for (index, entry) in entries.iter().enumerate() {
-                let fop =
-                    Fop::Readdir { file, offset: entry.offset, size_bytes: 100, xdata: Dict::new() };
+                let fop = Fop::Readdir { file, offset: entry.offset, size_bytes: 100, xdata: Dict::new() };
                 let Reply::Entries { entries: rest, .. } = volume.ask(fop).await.unwrap() else { panic!() };
                 assert_eq!(rest.first().map(|next| &next.name), entries.get(index + 1).map(|next| &next.name));
                 assert!(rest.iter().all(|next| next.iatt.is_none()), "a plain listing has no attributes");

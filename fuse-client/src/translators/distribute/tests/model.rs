@@ -84,9 +84,8 @@ impl Worlds {
             Step::Write(..) | Step::Chmod(..) | Step::Blink(..) => Vec::new(),
         };
         let nodes = self.model.snapshot().nodes;
-        let is_directory = |gfid: Gfid| {
-            nodes.values().any(|node| node.gfid == gfid && node.mode & 0o170000 == 0o040000)
-        };
+        let is_directory =
+            |gfid: Gfid| nodes.values().any(|node| node.gfid == gfid && node.mode & 0o170000 == 0o040000);
         let is_there = |gfid: Gfid| nodes.values().any(|node| node.gfid == gfid);
         let linked = match step {
             Step::Link(inode, ..) | Step::Write(inode, _) | Step::Chmod(inode, _) => is_there(self.inode(*inode)),
@@ -148,11 +147,9 @@ impl Worlds {
                 valid: ladrillo_translator::iatt::SetattrValid(ladrillo_translator::iatt::SetattrValid::MODE),
                 xdata: none(),
             },
-            Step::Lookup(parent, name) => Fop::Lookup {
-                gfid: Gfid::NULL,
-                entry: Some(entry(self.inode(*parent), *name)),
-                xdata: none(),
-            },
+            Step::Lookup(parent, name) => {
+                Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry(self.inode(*parent), *name)), xdata: none() }
+            }
             Step::List(inode) => {
                 let gfid = self.inode(*inode);
                 let expected = self.model_names(gfid).await;

@@ -9,13 +9,34 @@ use crate::translators::distribute::layout::{DiskPiece, Layout};
 /// Path of a directory, and its `trusted.glusterfs.dht` on each brick.
 const LAYOUTS: &[(&str, [&str; 3])] = &[
     ("/", ["0000000100000000aaaaaaaaffffffff", "00000001000000000000000055555554", "000000010000000055555555aaaaaaa9"]),
-    ("/.hidden.tmp1", ["00000000000000000000000055555554", "000000000000000055555555aaaaaaa9", "0000000000000000aaaaaaaaffffffff"]),
-    ("/a", ["00000000000000000000000055555554", "000000000000000055555555aaaaaaa9", "0000000000000000aaaaaaaaffffffff"]),
-    ("/a/b", ["0000000000000000aaaaaaaaffffffff", "00000000000000000000000055555554", "000000000000000055555555aaaaaaa9"]),
-    ("/a/b/c", ["0000000000000000aaaaaaaaffffffff", "00000000000000000000000055555554", "000000000000000055555555aaaaaaa9"]),
-    ("/dir2", ["0000000000000000aaaaaaaaffffffff", "00000000000000000000000055555554", "000000000000000055555555aaaaaaa9"]),
-    ("/with space", ["000000000000000055555555aaaaaaa9", "0000000000000000aaaaaaaaffffffff", "00000000000000000000000055555554"]),
-    ("/ünï", ["000000000000000055555555aaaaaaa9", "0000000000000000aaaaaaaaffffffff", "00000000000000000000000055555554"]),
+    (
+        "/.hidden.tmp1",
+        ["00000000000000000000000055555554", "000000000000000055555555aaaaaaa9", "0000000000000000aaaaaaaaffffffff"],
+    ),
+    (
+        "/a",
+        ["00000000000000000000000055555554", "000000000000000055555555aaaaaaa9", "0000000000000000aaaaaaaaffffffff"],
+    ),
+    (
+        "/a/b",
+        ["0000000000000000aaaaaaaaffffffff", "00000000000000000000000055555554", "000000000000000055555555aaaaaaa9"],
+    ),
+    (
+        "/a/b/c",
+        ["0000000000000000aaaaaaaaffffffff", "00000000000000000000000055555554", "000000000000000055555555aaaaaaa9"],
+    ),
+    (
+        "/dir2",
+        ["0000000000000000aaaaaaaaffffffff", "00000000000000000000000055555554", "000000000000000055555555aaaaaaa9"],
+    ),
+    (
+        "/with space",
+        ["000000000000000055555555aaaaaaa9", "0000000000000000aaaaaaaaffffffff", "00000000000000000000000055555554"],
+    ),
+    (
+        "/ünï",
+        ["000000000000000055555555aaaaaaa9", "0000000000000000aaaaaaaaffffffff", "00000000000000000000000055555554"],
+    ),
 ];
 
 /// Directory, name, and the brick that has the file.
@@ -31,7 +52,11 @@ const FILES: &[(&str, &str, usize)] = &[
     ("/a", "f1", 2),
     ("/a", "f2", 2),
     ("/a", "hello.txt", 2),
-    ("/a", "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq", 1),
+    (
+        "/a",
+        "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq",
+        1,
+    ),
     ("/a", "sp ace", 2),
     ("/a", "x", 2),
     ("/a", "ünï€", 2),
