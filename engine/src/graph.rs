@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use ladrillo_translator::locks::Locks;
 use ladrillo_translator::option::{Options, parse_bool};
 use ladrillo_translator::volfile::{Node, Volfile};
-use ladrillo_translator::{Event, Gfid, Parent, Runtime, Translator};
+use ladrillo_translator::{Dict, Event, Gfid, Parent, Runtime, Translator};
 use parking_lot::RwLock;
 
 use crate::host_names::HostNames;
@@ -20,6 +20,7 @@ use crate::storage::{Brick, Offload, Storage, StorageOptions};
 use crate::translators::access_control::AccessControl;
 use crate::translators::arbiter::Arbiter;
 use crate::translators::index::Index;
+use crate::translators::io_stats::IoStats;
 use crate::translators::read_only::ReadOnly;
 use crate::translators::worm::Worm;
 
@@ -29,6 +30,7 @@ pub struct Graph {
     /// All of them, children first.
     all: Vec<Arc<dyn Translator>>,
     locks: Option<Arc<Locks>>,
+    io_stats: Option<Arc<IoStats>>,
     brick: Arc<Brick>,
     server_options: RwLock<Options>,
     squash: RwLock<Squash>,
@@ -92,8 +94,7 @@ const SWITCHED: [(&str, &[&str]); 11] = [
 ];
 
 /// Translators that only observe or schedule: nothing is lost without them. Cache invalidation (upcall) is refused when on.
-const OBSERVERS: [&str; 5] =
-    ["debug/io-stats", "performance/io-threads", "features/upcall", "debug/trace", "features/cdc"];
+const OBSERVERS: [&str; 4] = ["performance/io-threads", "features/upcall", "debug/trace", "features/cdc"];
 
 impl Graph {
     /// Builds the graph of a brick.
@@ -134,11 +135,19 @@ impl Graph {
         let mut current: Arc<dyn Translator> = Arc::new(storage);
         let mut all = vec![current.clone()];
         let mut locks = None;
+        let mut io_stats = None;
         let mut passed = Vec::new();
         let mut tunable: HashMap<String, Tune> = HashMap::new();
         for node in chain.iter().rev() {
             match node.kind.as_str() {
                 "features/arbiter" => current = Arc::new(Arbiter::new(&node.name, current)),
+                "debug/io-stats" => {
+                    let made = IoStats::new(&node.name, &node.options, runtime.clone(), current);
+                    let made = Arc::new(made.map_err(|e| wrong(node, e))?);
+                    current = made.clone();
+                    io_stats = Some(made.clone());
+                    tunable.insert(node.name.clone(), Box::new(move |options| made.reconfigure(options)));
+                }
                 "features/read-only" => {
                     let made = Arc::new(ReadOnly::new(&node.name, &node.options, current).map_err(|e| wrong(node, e))?);
                     current = made.clone();
@@ -206,6 +215,7 @@ impl Graph {
             top: current,
             all,
             locks,
+            io_stats,
             brick,
             squash: RwLock::new(Squash::parse(&server_options).map_err(GraphError::Whole)?),
             server_options: RwLock::new(server_options),
@@ -226,6 +236,19 @@ impl Graph {
     /// features/locks, if it is there.
     pub fn locks(&self) -> Option<&Arc<Locks>> {
         self.locks.as_ref()
+    }
+
+    /// Answers glusterd's XLATOR_INFO: `volume profile` and `volume top`.
+    ///
+    /// # Errors
+    /// A sentence, where there is nothing that counts, or no such list.
+    pub fn translator_info(&self, request: &Dict) -> Result<Dict, String> {
+        let io_stats = self.io_stats.as_ref().ok_or("xlator-type debug/io-stats is not loaded")?;
+        let path_of = |gfid: Gfid| {
+            let path = self.brick.resolve(gfid).and_then(|inode| self.brick.volume_path(&inode));
+            path.map_or_else(|_| format!("<gfid:{gfid}>"), |path| String::from_utf8_lossy(&path).into_owned())
+        };
+        io_stats.info(request, &path_of).map_err(|e| e.message.into_owned())
     }
 
     /// The brick beneath.

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use ladrillo_translator::Dict;
 use ladrillo_translator::error::errno;
 use ladrillo_transport::Message;
+use ladrillo_transport::dict::{decode_untyped, encode_untyped};
 use ladrillo_transport::program::dump;
 use ladrillo_transport::record::{RecordReader, record_mark};
 use ladrillo_transport::rpc::{self, AcceptStatus, Incoming};
-use ladrillo_transport::xdr::Writer;
+use ladrillo_transport::xdr::{DecodeError, Reader, Writer};
 
 /// Number of the program.
 pub const PROGRAM: u32 = 4_867_634;
@@ -23,11 +26,25 @@ pub const VERSION: u32 = 2;
 pub const NAME: &str = "brick operations";
 /// Ends the process.
 pub const PROC_TERMINATE: u32 = 1;
+/// Asks io-stats: profiles and lists of what is used most.
+pub const PROC_XLATOR_INFO: u32 = 2;
 /// Highest procedure of the program.
 const PROC_LAST: u32 = 16;
 
 /// Connections at once; glusterd keeps one.
 const MAX_CONNECTIONS: usize = 16;
+
+/// What glusterd may ask of the brick.
+pub trait Brick: Send + Sync {
+    /// Ends the process.
+    fn terminate(&self);
+
+    /// Answers XLATOR_INFO.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    fn info(&self, request: &Dict) -> Result<Dict, String>;
+}
 
 /// The listener; its socket file goes with it.
 pub struct Admin {
@@ -35,11 +52,11 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens on `path` in a thread of its own; `terminate` is called when glusterd asks the process to end.
+    /// Listens on `path` in a thread of its own; `brick` is asked what glusterd asks.
     ///
     /// # Errors
     /// The socket cannot be made.
-    pub fn start(path: &Path, terminate: impl Fn() + Send + Sync + 'static) -> io::Result<Admin> {
+    pub fn start(path: &Path, brick: Arc<dyn Brick>) -> io::Result<Admin> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
@@ -48,7 +65,6 @@ impl Admin {
             _ => {}
         }
         let listener = UnixListener::bind(path)?;
-        let terminate: Arc<dyn Fn() + Send + Sync> = Arc::new(terminate);
         std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             let live = Arc::new(AtomicUsize::new(0));
             for stream in listener.incoming() {
@@ -60,9 +76,9 @@ impl Admin {
                     live.fetch_sub(1, Ordering::SeqCst);
                     continue;
                 }
-                let (terminate, live) = (terminate.clone(), live.clone());
+                let (brick, live) = (brick.clone(), live.clone());
                 let handler = std::thread::Builder::new().name("admin-client".to_owned()).spawn(move || {
-                    if let Err(e) = serve(stream, &*terminate) {
+                    if let Err(e) = serve(stream, &*brick) {
                         tracing::debug!(error = %e, "connection of glusterd ended");
                     }
                     live.fetch_sub(1, Ordering::SeqCst);
@@ -82,12 +98,12 @@ impl Drop for Admin {
     }
 }
 
-fn serve(mut stream: UnixStream, terminate: &(dyn Fn() + Send + Sync)) -> io::Result<()> {
+fn serve(mut stream: UnixStream, brick: &dyn Brick) -> io::Result<()> {
     let mut reader = RecordReader::with_limit(1 << 20);
     let mut chunk = [0; 8192];
     loop {
         while let Some(record) = reader.next_record()? {
-            let Incoming::Call(header, _) =
+            let Incoming::Call(header, body) =
                 rpc::decode_record(record).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?
             else {
                 continue;
@@ -110,11 +126,21 @@ fn serve(mut stream: UnixStream, terminate: &(dyn Fn() + Send + Sync)) -> io::Re
                 (PROGRAM, VERSION, 0) => (AcceptStatus::Success, Message::default()),
                 (PROGRAM, VERSION, PROC_TERMINATE) => {
                     ends = true;
-                    (AcceptStatus::Success, answer(0, 0, ""))
+                    (AcceptStatus::Success, answer(0, 0, b"", ""))
                 }
+                (PROGRAM, VERSION, PROC_XLATOR_INFO) => match read_request(body) {
+                    Err(_) => (AcceptStatus::GarbageArgs, Message::default()),
+                    Ok(request) => (
+                        AcceptStatus::Success,
+                        match brick.info(&request) {
+                            Ok(output) => answer(0, 0, &encode_untyped(&output), ""),
+                            Err(sentence) => answer(-1, 0, b"", &sentence),
+                        },
+                    ),
+                },
                 (PROGRAM, VERSION, procedure) if procedure <= PROC_LAST => (
                     AcceptStatus::Success,
-                    answer(-1, errno::EOPNOTSUPP, &format!("brick operation {procedure} is not supported yet")),
+                    answer(-1, errno::EOPNOTSUPP, b"", &format!("brick operation {procedure} is not supported yet")),
                 ),
                 (PROGRAM, VERSION, _) | (dump::PROGRAM, dump::VERSION, _) => {
                     (AcceptStatus::ProcUnavail, Message::default())
@@ -127,7 +153,7 @@ fn serve(mut stream: UnixStream, terminate: &(dyn Fn() + Send + Sync)) -> io::Re
             stream.write_all(&reply.header)?;
             if ends {
                 tracing::info!("glusterd asks this brick to end");
-                terminate();
+                brick.terminate();
             }
         }
         let n = match stream.read(&mut chunk) {
@@ -141,12 +167,20 @@ fn serve(mut stream: UnixStream, terminate: &(dyn Fn() + Send + Sync)) -> io::Re
     }
 }
 
+/// gd1_mgmt_brick_op_req: name, op, input, dict. The input is what is asked.
+fn read_request(body: Bytes) -> Result<Dict, DecodeError> {
+    let mut reader = Reader::new(body);
+    reader.string("name", 4096)?;
+    reader.i32("op")?;
+    decode_untyped(reader.opaque("input", 1 << 20)?)
+}
+
 /// gd1_mgmt_brick_op_rsp: op_ret, op_errno, output, op_errstr.
-fn answer(op_ret: i32, op_errno: i32, sentence: &str) -> Message {
+fn answer(op_ret: i32, op_errno: i32, output: &[u8], sentence: &str) -> Message {
     let mut writer = Writer::with_capacity(64);
     writer.i32(op_ret);
     writer.i32(op_errno);
-    writer.opaque(b"");
+    writer.opaque(output);
     writer.opaque(sentence.as_bytes());
     Message { header: writer.finish(), ..Message::default() }
 }

@@ -130,15 +130,10 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let server = Server::start(graph.clone(), &config)?;
     let port = server.local.first().map_or(0, SocketAddr::port);
     tracing::info!(addresses = ?server.local, brick = %graph.brick().path.display(), "serving");
-    let terminate = || {
-        let _ = signal_hook::low_level::raise(signal_hook::consts::SIGTERM);
-    };
     let admin = match &args.socket_file {
         Some(path) => Some(
-            admin::Admin::start(path, move || {
-                terminate();
-            })
-            .map_err(|e| format!("socket {}: {e}", path.display()))?,
+            admin::Admin::start(path, Arc::new(Asked(graph.clone())))
+                .map_err(|e| format!("socket {}: {e}", path.display()))?,
         ),
         None => None,
     };
@@ -181,6 +176,19 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     drop(pid_file);
     tracing::info!("ended");
     Ok(())
+}
+
+/// What glusterd asks on the admin socket.
+struct Asked(Arc<Graph>);
+
+impl admin::Brick for Asked {
+    fn terminate(&self) {
+        let _ = signal_hook::low_level::raise(signal_hook::consts::SIGTERM);
+    }
+
+    fn info(&self, request: &Dict) -> Result<Dict, String> {
+        self.0.translator_info(request)
+    }
 }
 
 fn brick_name(args: &Args) -> Option<String> {

@@ -3,6 +3,7 @@
 pub mod access_control;
 pub mod arbiter;
 pub mod index;
+pub mod io_stats;
 pub mod read_only;
 #[cfg(test)]
 mod testing;

@@ -44,6 +44,24 @@ same "$(cat f)" one "the client that was there"
 g volume reset gv0 auth.allow
 same "$(pgrep -x glusterfsd | paste -sd' ')" "$pids" "brick processes after volume set"
 
+# What glusterd asks bricks for its commands, and options that they take while they run.
+g volume profile gv0 start || fail "volume profile start"
+counting() { [ "$(cat "$T"/log/bricks/*-b1.log | grep -c 'options have changed')" -ge 3 ]; }
+within 10 counting
+dd if=/dev/zero of=f bs=8192 count=4 oflag=sync 2> "$T/dd" || fail "$(cat "$T/dd")"
+profile=$(g volume profile gv0 info cumulative)
+echo "$profile" | grep -Eq ' [0-9.]+ +[0-9.]+ ns +[0-9.]+ ns +[0-9.]+ ns +[0-9]+ +WRITE$' || fail "no WRITE in: $profile"
+g volume top gv0 write brick "debian1:$T/b1" list-cnt 3 | grep -Eq '^[0-9]+[[:space:]]+/f' || fail "volume top does not know /f"
+g volume profile gv0 stop
+g volume clear-locks gv0 /f kind all inode | grep -q 'No locks cleared\|blocked locks=0 granted locks=' || fail "clear-locks"
+g volume set gv0 features.read-only on
+read_only() { touch "$T/mnt/new" 2>&1 | grep -q 'Read-only file system'; }
+within 10 read_only
+g volume set gv0 features.read-only off
+writable() { touch "$T/mnt/new"; }
+within 10 writable
+rm new && echo one > f
+
 # A brick dies, is started by force, and heals.
 kill -9 "$(cat /run/gluster/vols/gv0/debian1-*-b3.pid)"
 within 10 online "Y Y N"
