@@ -19,7 +19,7 @@ pub(super) const PREOP_FAILED: &str = "glusterfs.preop.check.failed";
 pub(super) const LAYOUT_RETRIES: usize = 4;
 
 impl Distribute {
-    /// CREATE and MKNOD.
+    /// CREATE, MKNOD and PUT.
     pub(super) async fn create(&self, context: &Context, fop: Fop) -> FopResult {
         self.refresh_disks_soon();
         let entry = entry_of(&fop)?.clone();
@@ -150,7 +150,10 @@ pub(super) fn layout_changed(error: &FopError) -> bool {
 
 fn entry_of(fop: &Fop) -> FopResult<&Entry> {
     match fop {
-        Fop::Create { entry, .. } | Fop::Mknod { entry, .. } | Fop::Symlink { entry, .. } => Ok(entry),
+        Fop::Create { entry, .. }
+        | Fop::Mknod { entry, .. }
+        | Fop::Put { entry, .. }
+        | Fop::Symlink { entry, .. } => Ok(entry),
         _ => Err(super::strange_fop("a creating operation")),
     }
 }

@@ -263,6 +263,9 @@ pub(super) fn gfid_of(fop: &Fop) -> Option<Gfid> {
         | Fop::Removexattr { gfid, .. }
         | Fop::Xattrop { gfid, .. }
         | Fop::Inodelk { gfid, .. }
+        | Fop::Lease { gfid, .. }
+        | Fop::Getactivelk { gfid, .. }
+        | Fop::Setactivelk { gfid, .. }
         | Fop::Entrylk { gfid, .. } => Some(*gfid),
         _ => fop.files()[0].map(|file| file.gfid),
     }

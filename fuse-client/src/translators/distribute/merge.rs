@@ -106,6 +106,8 @@ pub(super) fn dress(reply: &mut Reply) {
         | Reply::Lk { .. }
         | Reply::Rchecksum { .. }
         | Reply::Seek { .. }
+        | Reply::Lease { .. }
+        | Reply::Activelk { .. }
         | Reply::Done { .. } => {}
     }
 }

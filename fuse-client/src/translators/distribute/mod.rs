@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use futures::future::join_all;
-use ladrillo_translator::error::errno::{ECANCELED, EINVAL, EIO, ENOTCONN};
+use ladrillo_translator::error::errno::{ECANCELED, EINVAL, EIO, ENOTCONN, EOPNOTSUPP};
 use ladrillo_translator::fop::FopKind;
 use ladrillo_translator::option::{OptionError, Options};
 use ladrillo_translator::{
@@ -210,7 +210,7 @@ impl Translator for Distribute {
     fn submit<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
         match fop.kind() {
             FopKind::Lookup => Box::pin(self.lookup(context, fop)),
-            FopKind::Create | FopKind::Mknod => Box::pin(self.create(context, fop)),
+            FopKind::Create | FopKind::Mknod | FopKind::Put => Box::pin(self.create(context, fop)),
             FopKind::Symlink => Box::pin(self.symlink(context, fop)),
             FopKind::Mkdir => self.mkdir(context, fop),
             FopKind::Rmdir => self.rmdir(context, fop),
@@ -233,6 +233,9 @@ impl Translator for Distribute {
             | FopKind::Xattrop
             | FopKind::Fxattrop => Box::pin(self.change_xattr(context, fop)),
             FopKind::Access
+            | FopKind::Lease
+            | FopKind::Getactivelk
+            | FopKind::Setactivelk
             | FopKind::Lk
             | FopKind::Inodelk
             | FopKind::Finodelk
@@ -240,6 +243,10 @@ impl Translator for Distribute {
             | FopKind::Fentrylk => Box::pin(self.on_any(context, fop)),
             FopKind::CopyFileRange => Box::pin(self.copy_file_range(context, fop)),
             FopKind::Ipc => Box::pin(self.ipc(context, fop)),
+            FopKind::Icreate | FopKind::Namelink => {
+                let name = fop.kind().name();
+                Box::pin(async move { Err(FopError::new(EOPNOTSUPP, format!("{name} is not supported"))) })
+            }
             FopKind::Readlink
             | FopKind::Read
             | FopKind::Write
