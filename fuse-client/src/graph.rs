@@ -6,10 +6,11 @@
 //! change the meaning of data or of errors and is not there yet is refused by name.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use ladrillo_translator::volfile::Node;
-use ladrillo_translator::{Event, OptionError, Parent, Runtime, Translator, Volfile};
+use ladrillo_translator::{Event, OptionError, Options, Parent, Runtime, Translator, Volfile};
 use ladrillo_transport::Connector;
 use parking_lot::Mutex;
 
@@ -101,6 +102,8 @@ pub struct Graph {
     pub read_only: bool,
     /// Those with a node of their own, children first.
     translators: Vec<Arc<dyn Translator>>,
+    /// What they were made of, in the same order.
+    made_of: Mutex<Vec<MadeOf>>,
     /// Tops: several only in glustershd's volfiles of many volumes.
     tops: Vec<Arc<dyn Translator>>,
 }
@@ -115,7 +118,8 @@ impl Graph {
             Some(name) => volfile.get(name).ok_or_else(|| shape(name, "is not in the volfile"))?,
             None => volfile.top().ok_or_else(|| shape("", "the volfile is empty"))?,
         };
-        let mut builder = Builder { environment, volfile, built: HashMap::new(), graph: Parts::default() };
+        let number = GRAPHS.fetch_add(1, Ordering::Relaxed);
+        let mut builder = Builder { environment, volfile, number, built: HashMap::new(), graph: Parts::default() };
         for node in &volfile.nodes {
             builder.add(node)?;
         }
@@ -123,18 +127,47 @@ impl Graph {
         let Some(top) = tops.first().cloned() else {
             return Err(shape(&last.name, "has nothing below it that stores anything"));
         };
-        let Parts { distributes, replicates, bricks, clients, translators, read_only } = builder.graph;
-        Ok(Graph {
-            top,
-            name: last.name.clone(),
-            distributes,
-            replicates,
-            bricks,
-            clients,
-            read_only,
-            translators,
-            tops,
-        })
+        let Parts { distributes, replicates, bricks, clients, translators, made_of, read_only } = builder.graph;
+        let (name, made_of) = (last.name.clone(), Mutex::new(made_of));
+        Ok(Graph { top, name, distributes, replicates, bricks, clients, read_only, translators, made_of, tops })
+    }
+
+    /// Takes over what another volfile, from which `new` was built, says differently, if all that differs is options that
+    /// translators take while they run. `false`: `new` is to take this graph's place.
+    pub fn reconfigure(&self, new: &Graph) -> bool {
+        let (mut ours, theirs) = (self.made_of.lock(), new.made_of.lock());
+        let same_shape = self.read_only == new.read_only
+            && ours.len() == theirs.len()
+            && ours.iter().zip(&*theirs).all(|(old, new)| old.is_same_shape(new));
+        if !same_shape {
+            return false;
+        }
+        for ((translator, old), new) in self.translators.iter().zip(&mut *ours).zip(&*theirs) {
+            if old.options == new.options {
+                continue;
+            }
+            match translator.reconfigure(&new.options) {
+                Ok(true) => {
+                    tracing::info!(translator = translator.name(), "options taken over");
+                    old.options = new.options.clone();
+                }
+                Ok(false) => return false,
+                Err(error) => {
+                    tracing::warn!(translator = translator.name(), %error, "options not taken over");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Joins the sessions that `old` has with the same bricks: to be called before [`Graph::start`].
+    pub fn inherit(&self, old: &Graph) {
+        for client in &self.clients {
+            if let Some(old) = old.clients.iter().find(|old| old.brick() == client.brick()) {
+                client.inherit(old);
+            }
+        }
     }
 
     /// Says who hears the top's events, and starts all translators, children first. On an executor's thread.
@@ -178,12 +211,32 @@ struct Parts {
     bricks: Vec<Vec<Option<(String, String)>>>,
     clients: Vec<Arc<Client>>,
     translators: Vec<Arc<dyn Translator>>,
+    made_of: Vec<MadeOf>,
     read_only: bool,
 }
+
+/// A volume of the volfile for which there is a translator.
+#[derive(Clone, Debug)]
+struct MadeOf {
+    name: String,
+    kind: String,
+    options: Options,
+    children: Vec<String>,
+}
+
+impl MadeOf {
+    fn is_same_shape(&self, other: &MadeOf) -> bool {
+        (&self.name, &self.kind, &self.children) == (&other.name, &other.kind, &other.children)
+    }
+}
+
+/// Counts the graphs of this process: bricks tell sessions apart by it.
+static GRAPHS: AtomicU64 = AtomicU64::new(0);
 
 struct Builder<'a> {
     environment: &'a Environment,
     volfile: &'a Volfile,
+    number: u64,
     /// What stands for each volume of the volfile: itself, or its children's where it needs no node.
     built: HashMap<String, Vec<Arc<dyn Translator>>>,
     graph: Parts,
@@ -209,6 +262,8 @@ impl Builder<'_> {
             .flat_map(|name| self.built.get(name).map(Vec::as_slice).unwrap_or_default())
             .cloned()
             .collect();
+        let made_before = self.graph.translators.len();
+        let children_names = children.iter().map(|child| child.name().to_owned()).collect();
         let unsupported = |why| GraphError::Unsupported { volume: node.name.clone(), kind: node.kind.clone(), why };
         let option = |error| GraphError::Option { volume: node.name.clone(), error };
         let runtime = self.environment.runtime.clone();
@@ -217,6 +272,7 @@ impl Builder<'_> {
                 if let Some(subdir) = &self.environment.subdir {
                     options.set("subdir-mount", subdir.clone());
                 }
+                options.set("graph-id", self.number.to_string());
                 let connector = self.environment.connector.clone();
                 let client = Client::new(&node.name, &options, runtime, connector).map_err(option)?;
                 self.graph.clients.push(client.clone());
@@ -292,6 +348,11 @@ impl Builder<'_> {
             }
             _ => return Err(unsupported("unknown")),
         };
+        if self.graph.translators.len() > made_before {
+            options.remove("graph-id");
+            let (name, kind) = (node.name.clone(), node.kind.clone());
+            self.graph.made_of.push(MadeOf { name, kind, options, children: children_names });
+        }
         self.built.insert(node.name.clone(), stands);
         Ok(())
     }

@@ -7,4 +7,5 @@ pub mod graph;
 pub mod heal;
 pub mod process;
 pub mod simulate;
+pub mod switch;
 pub mod translators;

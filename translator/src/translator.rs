@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::fop::Name;
+use crate::option::{OptionError, Options};
 use crate::{Context, Fop, FopResult, Gfid, Timespec};
 
 /// Names an open file or directory within a client graph (or within one client's session on a brick). The opener picks
@@ -38,6 +39,16 @@ pub trait Translator: Send + Sync {
 
     /// Says who hears this translator's events; called once, when the graph is built, before [`Translator::start`].
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize);
+
+    /// Takes changed options while it runs, all of them or none. `false`: it cannot take these, a new translator has to be
+    /// made for them.
+    ///
+    /// # Errors
+    /// An option's value.
+    fn reconfigure(&self, options: &Options) -> Result<bool, OptionError> {
+        let _ = options;
+        Ok(false)
+    }
 
     /// Begins to work: connections, timers. Called on a thread of the runtime, children first.
     fn start(&self) {}

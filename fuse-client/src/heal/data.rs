@@ -59,7 +59,7 @@ impl Healer {
     async fn plan_data(&self, context: &Context, gfid: Gfid) -> HealResult<Option<Plan>> {
         let look = self.look(context, gfid).await?;
         let everyone = self.replicate.everyone();
-        let judged = direction(&look.marks, Segment::Data, everyone, self.replicate.settings.quorum.needed());
+        let judged = direction(&look.marks, Segment::Data, everyone, self.replicate.settings().quorum.needed());
         let arbiters = self.replicate.arbiters();
         let mut sources = judged.sources - arbiters;
         if sources.is_empty() && !judged.sources.is_empty() {
@@ -107,7 +107,7 @@ impl Healer {
     async fn copy_data(&self, context: &Context, gfid: Gfid, plan: &Plan) -> HealResult<Mask> {
         let domain = self.replicate.name().to_owned();
         let size = plan.look.copy(plan.source).map(|copy| copy.iatt.size_bytes).unwrap_or(0);
-        let window = self.replicate.settings.heal_window_bytes.max(4096);
+        let window = self.replicate.settings().heal_window_bytes.max(4096);
         // An arbiter has no contents to be brought to: its marks are taken back with the others'.
         let spared = plan.sinks & self.replicate.arbiters();
         let mut healed = plan.sinks - spared;
@@ -146,7 +146,7 @@ impl Healer {
         if !plan.voters.is_empty() {
             return self.vote_on_piece(context, file, offset, len, plan, healed).await;
         }
-        let compare: Mask = match self.replicate.settings.heal_algorithm {
+        let compare: Mask = match self.replicate.settings().heal_algorithm {
             HealAlgorithm::Full => Mask::NONE,
             HealAlgorithm::Diff => differ,
             HealAlgorithm::Dynamic => differ.iter().filter(|child| had_data(*child) > offset).collect(),
@@ -260,7 +260,7 @@ impl Healer {
     }
 
     async fn sync_sinks(&self, context: &Context, gfid: Gfid, sinks: Mask) -> Mask {
-        if !self.replicate.settings.ensure_durability {
+        if !self.replicate.settings().ensure_durability {
             return sinks;
         }
         let fop = Fop::Fsync { file: File { gfid, fd: None }, datasync: false, xdata: Dict::new() };

@@ -104,7 +104,7 @@ impl Healer {
     /// Who decides, by the directory's marks.
     pub(crate) fn judge_entries(&self, look: &Look) -> Judge {
         let everyone = self.replicate.everyone();
-        let quorum = self.replicate.settings.quorum.needed();
+        let quorum = self.replicate.settings().quorum.needed();
         let judged = direction(&look.marks, Segment::Entry, everyone, quorum);
         // What was under way on a source (dirty) does not matter: names that sources differ in are merged among them.
         if judged.sources.is_empty() || judged.sources == everyone {
@@ -247,7 +247,7 @@ impl Healer {
         };
         let by_quorum = self
             .replicate
-            .settings
+            .settings()
             .quorum
             .met(holders.iter().filter(|child| at(*child).map(identity_of) == Some(identity_of(&truth))).collect());
         if truth.is_dir() && !by_quorum && self.lives_on(context, &truth, self.replicate.everyone() - holders).await? {
@@ -280,7 +280,7 @@ impl Healer {
             return sources;
         }
         let everyone = self.replicate.everyone();
-        let quorum = self.replicate.settings.quorum.needed();
+        let quorum = self.replicate.settings().quorum.needed();
         let own = |child: usize| parent.marks.get(child).and_then(|marks| marks.pending.get(child));
         let unsure = everyone.iter().filter(|child| own(*child).is_some_and(|log| log.get(Segment::Entry) != 0));
         direction(&parent.marks, Segment::Entry, everyone, quorum).sources - unsure.collect()
@@ -305,7 +305,7 @@ impl Healer {
             _ => {}
         }
         let candidates = if holders.is_empty() { everyone } else { holders };
-        let quorum = self.replicate.settings.quorum.needed();
+        let quorum = self.replicate.settings().quorum.needed();
         let has_majority = everyone.iter().any(|child| alike(child, everyone) >= quorum);
         if quorum * 2 <= everyone.count() || (trusted.is_empty() && !has_majority) {
             // Copies may have gone separate ways, each with what was acknowledged: only agreement is believed.
@@ -430,8 +430,8 @@ impl Healer {
                 holders.add(other);
             }
         }
-        let log = Changelog::of_new_inode(truth.file_type(), replicate.settings.granular);
-        let xattrs = replicate.settings.keys.xattrop(Mask::only(child), log, None);
+        let log = Changelog::of_new_inode(truth.file_type(), replicate.settings().granular);
+        let xattrs = replicate.settings().keys.xattrop(Mask::only(child), log, None);
         let replies = replicate.xattrop(context, holders, Target::inode(truth.gfid), xattrs, Dict::new()).await;
         match replies.into_iter().find_map(|(_, reply)| reply.err()) {
             Some(error) => Err(error.into()),

@@ -242,16 +242,16 @@ impl Healer {
         let replicate = &self.replicate;
         let changes = direction::undo(&look.marks, segment, sinks, healed, replicate.everyone());
         let mut xdata = Dict::new();
-        if segment == Segment::Entry && replicate.settings.granular {
+        if segment == Segment::Entry && replicate.settings().granular {
             xdata.set("glusterfs.xattrop-purge-index", Value::Int(1));
         }
         let mut error = None;
         for (child, pending, dirty) in changes {
             let mut xattrs = Dict::new();
-            for (key, log) in replicate.settings.keys.pending.iter().zip(&pending) {
+            for (key, log) in replicate.settings().keys.pending.iter().zip(&pending) {
                 xattrs.set(key.clone(), Value::Ptr(log.to_bytes()));
             }
-            xattrs.set(replicate.settings.keys.dirty.clone(), Value::Ptr(dirty.to_bytes()));
+            xattrs.set(replicate.settings().keys.dirty.clone(), Value::Ptr(dirty.to_bytes()));
             let replies =
                 replicate.xattrop(context, Mask::only(child), Target::inode(gfid), xattrs, xdata.clone()).await;
             error = replies.into_iter().find_map(|(_, reply)| reply.err()).or(error);

@@ -90,7 +90,7 @@ impl Healer {
 
     /// An index lists an inode without marks: adding nothing to its counters lets the brick see that it is clean.
     pub(crate) async fn touch_marks(&self, context: &Context, gfid: Gfid) {
-        let keys = &self.replicate.settings.keys;
+        let keys = &self.replicate.settings().keys;
         let xattrs = keys.xattrop(
             Mask::NONE,
             crate::translators::replicate::Changelog::default(),

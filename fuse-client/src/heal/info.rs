@@ -144,7 +144,7 @@ async fn status_of(healer: &Healer, context: &Context, gfid: Gfid) -> Option<Ent
     let everyone = replicate.everyone();
     if copies.len() == replicate.children().len() && kind != Some(FileType::Directory) {
         let marks: Vec<_> = copies.iter().map(|copy| copy.marks.clone()).collect();
-        let quorum = replicate.settings.quorum.needed();
+        let quorum = replicate.settings().quorum.needed();
         let split = segments.iter().any(|segment| direction(&marks, *segment, everyone, quorum).sources.is_empty());
         if split {
             return Some(EntryStatus::SplitBrain);

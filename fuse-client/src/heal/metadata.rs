@@ -39,7 +39,7 @@ impl Healer {
     async fn heal_metadata_locked(&self, context: &Context, gfid: Gfid) -> HealResult {
         let look = self.look(context, gfid).await?;
         let everyone = self.replicate.everyone();
-        let judged = direction(&look.marks, Segment::Metadata, everyone, self.replicate.settings.quorum.needed());
+        let judged = direction(&look.marks, Segment::Metadata, everyone, self.replicate.settings().quorum.needed());
         let xattrs = self.xattrs_of_all(context, gfid).await?;
         let alike = |a: usize, b: usize| -> bool {
             let (Some(one), Some(two)) = (look.copy(a), look.copy(b)) else { return false };

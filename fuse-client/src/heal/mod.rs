@@ -34,7 +34,7 @@ pub(crate) fn on_lookup(replicate: &Replicate, inode: &Arc<Inode>, copies: &[See
     let marked = |segment: Segment| copies.iter().any(|copy| copy.marks.any(segment));
     let attributes = |copy: &SeenCopy| (copy.iatt.uid, copy.iatt.gid, copy.iatt.mode);
     let differ = copies.windows(2).any(|pair| attributes(&pair[0]) != attributes(&pair[1]));
-    let settings = &replicate.settings;
+    let settings = replicate.settings();
     let all = (settings.data_self_heal && marked(Segment::Data))
         || (settings.metadata_self_heal && marked(Segment::Metadata))
         || (settings.entry_self_heal && marked(Segment::Entry));

@@ -144,7 +144,7 @@ impl HealService {
     }
 
     async fn run(self: Arc<Self>) {
-        let timeout = self.healer.replicate.settings.heal_timeout;
+        let timeout = self.healer.replicate.settings().heal_timeout;
         let mut pause = SETTLE;
         while !self.is_stopped() {
             self.wait(pause).await;
@@ -157,7 +157,7 @@ impl HealService {
                 std::mem::take(&mut wake.full)
             };
             let replicate = &self.healer.replicate;
-            if !replicate.settings.self_heal_daemon || replicate.up().count() < 2 {
+            if !replicate.settings().self_heal_daemon || replicate.up().count() < 2 {
                 pause = timeout;
                 continue;
             }
@@ -216,8 +216,8 @@ impl HealService {
     async fn sweep(&self, child: usize, index: Index, seen: &mut HashSet<Gfid>) -> HealResult<()> {
         let context = self.healer.context();
         let Some(directory) = self.healer.index_directory(&context, child, index).await? else { return Ok(()) };
-        let parallel = self.healer.replicate.settings.heal_parallel.max(1);
-        let most = self.healer.replicate.settings.heal_queue.max(1);
+        let parallel = self.healer.replicate.settings().heal_parallel.max(1);
+        let most = self.healer.replicate.settings().heal_queue.max(1);
         let mut offset = 0;
         loop {
             let (gfids, next) = self.healer.read_index(&context, child, directory, offset).await?;

@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod daemon;
+mod graphs;
 mod heal_info;
 pub mod log;
 pub mod mount_helper;

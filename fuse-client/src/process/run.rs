@@ -6,12 +6,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::{Either, select};
 use ladrillo_translator::{Event, Volfile};
 use ladrillo_transport::Address;
+use parking_lot::Mutex;
 
 use super::args::{self, Args};
 use super::daemon::{PidFile, Reporter, Side, daemonize};
+use super::graphs::{Graphs, Install, Running};
 use super::signals::{Signal, Signals};
 use super::spec::{Servers, SpecError};
 use super::{heal_info, log};
@@ -22,6 +25,7 @@ use crate::front::notify::Invalidations;
 use crate::front::{Front, Options, answer, device};
 use crate::graph::{Ear, Environment, Graph, Heard};
 use crate::heal::HealService;
+use crate::switch::Switch;
 
 /// How long a mount waits for its bricks before it gives up.
 const FIRST_STATE_TIMEOUT: Duration = Duration::from_secs(40);
@@ -169,6 +173,7 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
         top: args.volume_name.clone(),
     };
     let graph = Arc::new(Graph::build(&volfile, &environment).map_err(|error| error.to_string())?);
+    drop(volfile);
     if args.heal_info.is_some() {
         let ear = Ear::new();
         graph.start(&ear);
@@ -181,13 +186,13 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
     }
     let ear = Ear::new();
     graph.start(&ear);
-    if let Some(servers) = servers {
-        spawn(watch(servers, spec.clone()));
-    }
+    let graphs = Graphs::new(environment, Running { graph, ear });
+    let source = servers.map(|servers| (servers, spec));
     match args.mount_point.clone() {
-        Some(path) => mount(&args, &path, &graph, &ear, &signals, &log, reporter).await?,
-        None => serve(&args, &graph, &ear, &runtime, &signals, &log, reporter).await?,
+        Some(path) => mount(&args, &path, &graphs, source, &runtime, &signals, &log, reporter).await?,
+        None => serve(&args, &graphs, source, &runtime, &signals, &log, reporter).await?,
     }
+    let graph = graphs.current().graph;
     if timeout(FINISH_TIMEOUT, graph.finish()).await.is_err() {
         tracing::warn!("the bricks did not take all that was under way in time: the rest is left for the heal service");
     }
@@ -224,14 +229,13 @@ async fn load(args: &Args) -> Result<(bytes::Bytes, Option<Servers>), String> {
     Ok((spec, Some(servers)))
 }
 
-/// Logs that the volfile changed; taking it over while running comes later.
-async fn watch(mut servers: Servers, mut current: bytes::Bytes) {
-    loop {
-        current = servers.changed(&current).await;
-        tracing::warn!(
-            "the volfile has changed on the server: this process keeps the old one until it is started anew"
-        );
+/// Ends a graph that nobody uses any more.
+async fn end_graph(graph: Arc<Graph>) {
+    if timeout(FINISH_TIMEOUT, graph.finish()).await.is_err() {
+        tracing::warn!("the old graph did not finish in time: the rest is left for the heal service");
     }
+    graph.stop();
+    tracing::info!("the old graph has ended");
 }
 
 fn source(args: &Args) -> String {
@@ -246,16 +250,19 @@ fn source(args: &Args) -> String {
     }
 }
 
+#[allow(clippy::too_many_arguments)] // what one process has once
 async fn mount(
     args: &Args,
     path: &Path,
-    graph: &Graph,
-    ear: &Arc<Ear>,
+    graphs: &Arc<Graphs>,
+    source_of_spec: Option<(Servers, Bytes)>,
+    runtime: &Arc<RingRuntime>,
     signals: &Signals,
     log: &log::Log,
     reporter: &mut Reporter,
 ) -> Result<(), String> {
-    match select(Box::pin(first_state(ear)), Box::pin(ended(signals, log))).await {
+    let Running { graph, ear } = graphs.current();
+    match select(Box::pin(first_state(&ear)), Box::pin(ended(signals, log))).await {
         Either::Left(_) => {}
         Either::Right(_) => return Err("ended by a signal before it was mounted".into()),
     }
@@ -281,7 +288,8 @@ async fn mount(
         read_only,
         client_pid: args.client_pid.or(args.no_root_squash.then_some(ladrillo_translator::Context::PID_NO_ROOT_SQUASH)),
     };
-    let front = Arc::new(Front::new(graph.top.clone(), options));
+    let switch = Switch::new(graph.name.clone(), graph.top.clone(), runtime.clone());
+    let front = Arc::new(Front::new(switch.clone(), options));
     front.check_root().await.map_err(|error| format!("volume '{}': its root cannot be read: {error}", graph.name))?;
     let mount_options = MountOptions {
         source: source(args),
@@ -303,13 +311,32 @@ async fn mount(
     let serving = mounted.device().and_then(|device| {
         let invalidations = Invalidations::start(mounted.notifier())?;
         let listener = front.clone();
-        ear.listen(move |event| {
-            if let Event::Invalidate { gfid, .. } = event
-                && let Some(nodeid) = listener.inodes.nodeid(gfid)
-            {
-                invalidations.invalidate(nodeid);
-            }
-        });
+        let listen = move |ear: &Ear| {
+            let (listener, invalidations) = (listener.clone(), invalidations.clone());
+            ear.listen(move |event| {
+                if let Event::Invalidate { gfid, .. } = event
+                    && let Some(nodeid) = listener.inodes.nodeid(gfid)
+                {
+                    invalidations.invalidate(nodeid);
+                }
+            });
+        };
+        listen(&ear);
+        if let Some((servers, spec)) = source_of_spec {
+            let switch = switch.clone();
+            let install: Install = Box::new(move |old, new| {
+                listen(&new.ear);
+                let switch = switch.clone();
+                Box::pin(async move {
+                    let left = switch.switch(new.graph.top.clone()).await;
+                    spawn(async move {
+                        left.done().await;
+                        end_graph(old.graph).await;
+                    });
+                })
+            });
+            spawn(graphs.clone().follow(servers, spec, install));
+        }
         Ok(device::serve(front.clone(), device, pool, max_write_bytes))
     });
     let serving = match serving {
@@ -342,7 +369,7 @@ async fn mount(
             }
             Either::Right((Signal::Hangup, _)) => log.reopen(),
             Either::Right((Signal::Heal, _)) => {}
-            Either::Right((Signal::Dump, _)) => dump(graph, Some(&front), ear),
+            Either::Right((Signal::Dump, _)) => dump(&graphs.current(), Some(&front)),
         }
     }
     let _ = timeout(END_TIMEOUT, front.idle()).await;
@@ -373,8 +400,8 @@ pub(super) async fn first_state(ear: &Ear) {
 /// A process without a mount: the self-heal daemon.
 async fn serve(
     args: &Args,
-    graph: &Arc<Graph>,
-    ear: &Arc<Ear>,
+    graphs: &Arc<Graphs>,
+    source_of_spec: Option<(Servers, Bytes)>,
     runtime: &Arc<RingRuntime>,
     signals: &Signals,
     log: &log::Log,
@@ -384,9 +411,45 @@ async fn serve(
     if name != "glustershd" {
         return Err(format!("process name {name:?} without a mount point: only glustershd is a service"));
     }
+    let Running { graph, .. } = graphs.current();
     if graph.replicates.is_empty() {
         return Err(format!("volume '{}' has nothing to heal: no cluster/replicate", graph.name));
     }
+    let services = Arc::new(Mutex::new(start_services(&graph, runtime).await));
+    drop(graph);
+    if let Some((servers, spec)) = source_of_spec {
+        let (services, runtime) = (services.clone(), runtime.clone());
+        let install: Install = Box::new(move |old, new| {
+            let (services, runtime) = (services.clone(), runtime.clone());
+            Box::pin(async move {
+                let before = std::mem::take(&mut *services.lock());
+                before.iter().for_each(|service| service.stop());
+                let started = start_services(&new.graph, &runtime).await;
+                *services.lock() = started;
+                spawn(end_graph(old.graph));
+            })
+        });
+        spawn(graphs.clone().follow(servers, spec, install));
+    }
+    reporter.live();
+    loop {
+        match signals.next().await {
+            Signal::End => break,
+            // glusterd's `volume heal V full`; log rotation sends the same.
+            Signal::Hangup => {
+                log.reopen();
+                services.lock().iter().for_each(|service| service.heal_now(true));
+            }
+            Signal::Heal => services.lock().iter().for_each(|service| service.heal_now(false)),
+            Signal::Dump => dump(&graphs.current(), None),
+        }
+    }
+    services.lock().iter().for_each(|service| service.stop());
+    Ok(())
+}
+
+/// A heal service for each replica set.
+async fn start_services(graph: &Graph, runtime: &Arc<RingRuntime>) -> Vec<Arc<HealService>> {
     let mut services = Vec::new();
     for (replicate, bricks) in graph.replicates.iter().zip(&graph.bricks) {
         let mut mine = Vec::new();
@@ -406,21 +469,7 @@ async fn serve(
         service.start();
         services.push(service);
     }
-    reporter.live();
-    loop {
-        match signals.next().await {
-            Signal::End => break,
-            // glusterd's `volume heal V full`; log rotation sends the same.
-            Signal::Hangup => {
-                log.reopen();
-                services.iter().for_each(|service| service.heal_now(true));
-            }
-            Signal::Heal => services.iter().for_each(|service| service.heal_now(false)),
-            Signal::Dump => dump(graph, None, ear),
-        }
-    }
-    services.iter().for_each(|service| service.stop());
-    Ok(())
+    services
 }
 
 /// Whether a host name stands for this machine: one of its addresses can be bound here.
@@ -435,7 +484,8 @@ async fn is_here(host: &str) -> bool {
 }
 
 /// SIGUSR1: what this process holds, in GlusterFS's place for it.
-fn dump(graph: &Graph, front: Option<&Front>, ear: &Ear) {
+fn dump(running: &Running, front: Option<&Front>) {
+    let Running { graph, ear } = running;
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let path = Path::new(STATEDUMP_DIRECTORY).join(format!(
         "glusterdump.{}.dump.{}",

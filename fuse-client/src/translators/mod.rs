@@ -2,6 +2,6 @@
 
 pub mod client;
 pub mod distribute;
-mod held;
+pub(crate) mod held;
 pub mod replicate;
-mod work;
+pub(crate) mod work;

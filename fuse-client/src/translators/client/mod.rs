@@ -57,7 +57,7 @@ pub struct Client {
 
 struct Inner {
     name: String,
-    settings: Settings,
+    settings: RwLock<Arc<Settings>>,
     runtime: Arc<dyn Runtime>,
     connector: Arc<dyn Connector>,
     parent: OnceLock<(Weak<dyn Parent>, usize)>,
@@ -73,6 +73,16 @@ struct Inner {
     /// The parents have been told that it is up.
     up: AtomicBool,
     known: Mutex<Known>,
+    identity: Mutex<Identity>,
+}
+
+/// Who the brick takes this client for.
+#[derive(Default)]
+struct Identity {
+    /// In the session of the moment.
+    now: Option<String>,
+    /// To be in the next: another client's, whose session this one joins.
+    inherited: Option<String>,
 }
 
 /// What earlier sessions have taught.
@@ -100,7 +110,8 @@ impl Client {
         Ok(Arc::new(Client {
             inner: Arc::new(Inner {
                 name: name.to_owned(),
-                settings,
+                settings: RwLock::new(Arc::new(settings)),
+                identity: Mutex::default(),
                 runtime,
                 connector,
                 parent: OnceLock::new(),
@@ -120,6 +131,22 @@ impl Client {
     /// Whether a session stands.
     pub fn is_connected(&self) -> bool {
         self.inner.session.read().is_some()
+    }
+
+    /// The brick: its machine and its path there.
+    pub fn brick(&self) -> (String, String) {
+        let settings = self.inner.settings();
+        (settings.host.clone(), settings.subvolume.clone())
+    }
+
+    /// Joins the session that `old`, a client of the same brick in the graph this one takes over from, has at the moment:
+    /// for the brick both are one, so that what one has locked the other has. To be called before
+    /// [`Translator::start`].
+    pub fn inherit(&self, old: &Client) {
+        if self.inner.settings().is_same_session(&old.inner.settings()) && old.is_connected() {
+            let identity = old.inner.identity.lock().now.clone();
+            self.inner.identity.lock().inherited = identity;
+        }
     }
 
     /// Where the brick was last reached (`10.77.1.1:49152`); `None` before the first session.
@@ -162,6 +189,21 @@ impl Translator for Client {
         }
     }
 
+    fn reconfigure(&self, options: &Options) -> Result<bool, OptionError> {
+        let name = &self.inner.name;
+        let mut options = options.clone();
+        if let Some(id) = self.inner.settings().graph_id() {
+            options.set("graph-id", id);
+        }
+        let new = Settings::new(&options).map_err(|error| OptionError(format!("{name}: {error}")))?;
+        let mut settings = self.inner.settings.write();
+        if !settings.is_same_session(&new) {
+            return Ok(false);
+        }
+        *settings = Arc::new(new);
+        Ok(true)
+    }
+
     fn start(&self) {
         if !self.inner.started.swap(true, Ordering::AcqRel) {
             let inner = self.inner.clone();
@@ -181,6 +223,10 @@ impl Drop for Client {
 }
 
 impl Inner {
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.read().clone()
+    }
+
     fn stop(&self) {
         self.stopping.raise();
         let session = self.session.write().take();
@@ -239,10 +285,12 @@ impl Inner {
 
     async fn connect(&self) -> Result<Connected, ConnectError> {
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let setvolume = self.settings.setvolume(&self.name, number);
+        let settings = self.settings();
+        let inherited = self.identity.lock().inherited.clone();
+        let identity = inherited.unwrap_or_else(|| settings.identity(&self.name, number));
+        let setvolume = settings.setvolume(&identity);
         let last = self.known.lock().address.clone();
-        let connected =
-            connect::connect(&self.settings, &*self.runtime, &*self.connector, last.as_ref(), setvolume).await?;
+        let connected = connect::connect(&settings, &*self.runtime, &*self.connector, last.as_ref(), setvolume).await?;
         let mut known = self.known.lock();
         if let (Some(before), Some(now)) = (&known.volume_id, &connected.volume_id)
             && before != now
@@ -251,6 +299,7 @@ impl Inner {
             let message = format!("brick of another volume: it has volume-id {now}, this is {before}");
             return Err(ConnectError { message, errno: 0 });
         }
+        *self.identity.lock() = Identity { now: Some(identity), inherited: None };
         known.address = Some(connected.address.clone());
         if connected.volume_id.is_some() {
             known.volume_id = connected.volume_id.clone();
@@ -264,7 +313,7 @@ impl Inner {
         let session = Session::new(epoch, connected.transport, self.runtime.clone());
         let reason = {
             let read = std::pin::pin!(session.read(|callback| self.on_callback(&session, callback)));
-            let watch = std::pin::pin!(session.watch(self.settings.ping_timeout));
+            let watch = std::pin::pin!(session.watch(|| self.settings().ping_timeout));
             let begin = std::pin::pin!(async {
                 self.begin(&session, connected.child_up).await;
                 select(std::pin::pin!(session.closed()), std::pin::pin!(self.stopping.wait())).await;
@@ -288,7 +337,7 @@ impl Inner {
 
     /// Opens what was open, then lets fops in.
     async fn begin(self: &Arc<Self>, session: &Arc<Session>, child_up: bool) {
-        if self.settings.strict_locks {
+        if self.settings().strict_locks {
             self.lose_locks(session.epoch);
         }
         let mut files = self.fds.to_reopen(session.epoch).into_iter();
@@ -374,7 +423,7 @@ impl Inner {
     async fn call(&self, session: &Session, context: &Context, fop: &Fop) -> FopResult<(Reply, Option<FdId>)> {
         let kind = fop.kind();
         let procedure = (fop4::PROGRAM, fop4::VERSION, kind.procedure());
-        let timeout = if waits_for_lock(fop) { None } else { self.settings.frame_timeout };
+        let timeout = if waits_for_lock(fop) { None } else { self.settings().frame_timeout };
         let body = session
             .call(procedure, &self.credential(context, fop), timeout, |writer| fop4::write_request(writer, fop))
             .await
@@ -392,7 +441,7 @@ impl Inner {
     fn credential(&self, context: &Context, fop: &Fop) -> Credential {
         let mut credential = Credential::v3(context);
         if let Credential::GlusterfsV3(caller) = &mut credential {
-            if !self.settings.send_gids {
+            if !self.settings().send_gids {
                 caller.groups = Arc::default();
             }
             // Heal and the like copy times themselves: theirs are not moved.

@@ -196,10 +196,11 @@ impl Session {
     }
 
     /// Lets calls time out, and ends with the reason when the brick shows no sign of life.
-    pub async fn watch(self: &Arc<Self>, ping_timeout: Option<Duration>) -> String {
-        let interval = ping_timeout.map_or(WATCH_INTERVAL, |timeout| WATCH_INTERVAL.min(timeout / 4));
+    pub async fn watch(self: &Arc<Self>, ping_timeout: impl Fn() -> Option<Duration>) -> String {
         loop {
+            let interval = ping_timeout().map_or(WATCH_INTERVAL, |timeout| WATCH_INTERVAL.min(timeout / 4));
             self.runtime.sleep(interval).await;
+            let ping_timeout = ping_timeout();
             let now = self.runtime.now();
             self.expire_calls(now);
             let Some(ping_timeout) = ping_timeout else { continue };

@@ -134,22 +134,48 @@ impl Settings {
         })
     }
 
-    /// The dict of SETVOLUME. `session` counts the sessions of this client: each has an identity of its own, so that
-    /// the brick never takes a new connection for one whose locks and descriptors it is still cleaning up.
-    pub fn setvolume(&self, name: &str, session: u64) -> Dict {
-        let mut dict: Dict = self
-            .options
-            .iter()
-            .map(|(key, value)| (key.to_owned().into(), Value::Str(value.to_owned().into())))
-            .collect();
-        let identity = format!(
+    /// Who the brick is told to be talking to. `session` counts the sessions of this client: each has an identity of its
+    /// own, so that the brick never takes a new connection for one whose locks and descriptors it is still cleaning up.
+    pub fn identity(&self, name: &str, session: u64) -> String {
+        format!(
             "CTX_ID:{}-GRAPH_ID:{}-PID:{}-HOST:{}-PC_NAME:{name}-RECON_NO:-{session}",
             self.process_id,
             self.options.get("graph-id").unwrap_or("0"),
             std::process::id(),
             rustix::system::uname().nodename().to_string_lossy(),
-        );
-        dict.set_str("process-uuid", identity);
+        )
+    }
+
+    /// Which graph of the process this client is in.
+    pub fn graph_id(&self) -> Option<&str> {
+        self.options.get("graph-id")
+    }
+
+    /// Whether a session made with `other` would be the same: what differs can be taken over as it lasts.
+    pub fn is_same_session(&self, other: &Settings) -> bool {
+        const OF_SESSION: [&str; 8] = [
+            "username",
+            "password",
+            "volfile-key",
+            "process-name",
+            "process-uuid",
+            "subdir-mount",
+            "volume-id",
+            "transport-type",
+        ];
+        self.place == other.place
+            && self.subvolume == other.subvolume
+            && OF_SESSION.iter().all(|key| self.options.get(key) == other.options.get(key))
+    }
+
+    /// The dict of SETVOLUME.
+    pub fn setvolume(&self, identity: &str) -> Dict {
+        let mut dict: Dict = self
+            .options
+            .iter()
+            .map(|(key, value)| (key.to_owned().into(), Value::Str(value.to_owned().into())))
+            .collect();
+        dict.set_str("process-uuid", identity.to_owned());
         dict.set_int("fops-version", i64::from(fop4::PROGRAM));
         dict.set_str("client-version", CLIENT_VERSION);
         dict.set_int("clnt-lk-version", 1);

@@ -73,7 +73,7 @@ impl Changelog {
 }
 
 /// Names of the marks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
     /// Per child.
     pub pending: Vec<Bytes>,

@@ -91,7 +91,7 @@ impl Replicate {
                 }
             }
             let any_up = !states.view.up.is_empty();
-            let all_heard = states.heard == self.settings.everyone();
+            let all_heard = states.heard == self.settings().everyone();
             match (any_up, states.told_up) {
                 (true, Some(true)) | (false, Some(false)) => (None, false),
                 (true, _) if all_heard => {

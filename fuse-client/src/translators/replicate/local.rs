@@ -10,7 +10,7 @@ const PATHINFO: &str = "trusted.glusterfs.pathinfo";
 impl Replicate {
     /// A child has come: finds out whether its brick is on this machine.
     pub(super) fn find_out_whether_local(&self, child: usize) {
-        if !self.settings.choose_local || self.local_child.lock().is_some() {
+        if !self.settings().choose_local || self.local_child.lock().is_some() {
             return;
         }
         let Some(this) = self.this.upgrade() else { return };

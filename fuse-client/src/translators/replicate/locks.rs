@@ -124,7 +124,7 @@ impl Replicate {
             if self.has_quorum(lock.tag) {
                 return true;
             }
-            let strict = self.settings.strict_locks || lock.is_mandatory();
+            let strict = self.settings().strict_locks || lock.is_mandatory();
             tracing::warn!(subvolume = %self.name, %gfid, strict, "too few bricks are left that have an application's lock: others may get it");
             if strict && let Some(open) = lock.fd.and_then(|fd| self.open_file(fd)) {
                 open.spoiled.store(true, Ordering::Release);

@@ -36,13 +36,14 @@ use ladrillo_translator::option::{OptionError, Options};
 use ladrillo_translator::{
     Context, FdId, Fop, FopError, FopFuture, FopResult, LocalFuture, LockOwner, Parent, Runtime, Translator,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 pub(crate) use changelog::{Changelog, Keys, Marks, Segment};
 pub(crate) use mask::Mask;
 pub use settings::{HealAlgorithm, OPTIONS, Settings};
 
 use super::work::Work;
+use crate::translators::held::HeldLocks;
 use children::ChildStates;
 use fd::OpenFile;
 pub(crate) use fops::successes;
@@ -51,8 +52,6 @@ use inode::InodeTable;
 pub(crate) use refresh::Copy as SeenCopy;
 pub(crate) use transaction::lock::{Lockee, METADATA_START};
 pub(crate) use transaction::postop::Target;
-
-use crate::translators::held::HeldLocks;
 
 /// Bugs the simulator plants to prove that it would catch them. Settable in code only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +71,7 @@ type Listener = Box<dyn Fn(usize, bool) + Send + Sync>;
 pub struct Replicate {
     name: String,
     pub(crate) children: Vec<Arc<dyn Translator>>,
-    pub(crate) settings: Settings,
+    settings: RwLock<Arc<Settings>>,
     pub(crate) runtime: Arc<dyn Runtime>,
     this: Weak<Replicate>,
     parent: Mutex<ParentSlot>,
@@ -125,7 +124,7 @@ impl Replicate {
         Ok(Arc::new_cyclic(|this| Replicate {
             name: name.to_owned(),
             children,
-            settings,
+            settings: RwLock::new(Arc::new(settings)),
             runtime,
             this: this.clone(),
             parent: Mutex::new(None),
@@ -144,6 +143,11 @@ impl Replicate {
             spoiled: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }))
+    }
+
+    /// What the options say at the moment.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.read().clone()
     }
 
     /// Plants a bug, for the simulator.
@@ -206,19 +210,19 @@ impl Replicate {
     }
 
     pub(crate) fn everyone(&self) -> Mask {
-        self.settings.everyone()
+        self.settings().everyone()
     }
 
     /// Children without contents.
     pub(crate) fn arbiters(&self) -> Mask {
-        self.settings.arbiters
+        self.settings().arbiters
     }
 
     pub(crate) fn has_quorum(&self, have: Mask) -> bool {
         if self.is_sabotaged(Sabotage::AckAtOneCopy) {
             return !have.is_empty();
         }
-        self.settings.quorum.met(have)
+        self.settings().quorum.met(have)
     }
 
     /// # Errors
@@ -368,6 +372,19 @@ impl Translator for Replicate {
                 Box::pin(async move { Err(FopError::new(ladrillo_translator::error::errno::EOPNOTSUPP, what)) })
             }
         }
+    }
+
+    fn reconfigure(&self, options: &Options) -> Result<bool, OptionError> {
+        let new = {
+            let names: Vec<&str> = self.children.iter().map(|child| child.name()).collect();
+            Settings::read(options, &names)?
+        };
+        let mut settings = self.settings.write();
+        if settings.keys != new.keys || settings.arbiters != new.arbiters {
+            return Ok(false);
+        }
+        *settings = Arc::new(new);
+        Ok(true)
     }
 
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {

@@ -113,7 +113,7 @@ impl Replicate {
     /// an arbiter.
     pub(crate) fn pick_reader(&self, gfid: Gfid, good: Mask) -> Option<usize> {
         let good = good - self.arbiters();
-        if let Some(child) = self.settings.read_child
+        if let Some(child) = self.settings().read_child
             && good.has(child)
         {
             return Some(child);
@@ -123,7 +123,7 @@ impl Replicate {
         {
             return Some(child);
         }
-        if self.settings.read_hash_mode == 0 {
+        if self.settings().read_hash_mode == 0 {
             return good.first();
         }
         let wanted = spread(gfid) as usize % self.children.len();

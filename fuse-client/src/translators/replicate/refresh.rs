@@ -31,7 +31,7 @@ impl Copy {
         Copy {
             child,
             iatt: iatt.clone(),
-            marks: replicate.settings.keys.parse(xdata),
+            marks: replicate.settings().keys.parse(xdata),
             bad: xdata.contains("glusterfs.bad-inode"),
             inodelks: xdata.int("glusterfs.inodelk-count").unwrap_or(0),
         }
@@ -41,7 +41,7 @@ impl Copy {
 impl Replicate {
     /// What every look at an inode asks for.
     pub(crate) fn request_marks(&self, xdata: &mut Dict) {
-        self.settings.keys.request(xdata);
+        self.settings().keys.request(xdata);
         xdata.set("glusterfs.inodelk-dom-count", Value::Str(self.domain()));
         xdata.set("link-count", Value::Str("glusterfs.xattrop_index_count".into()));
     }

@@ -36,6 +36,7 @@ thread_local! {
 }
 
 /// Virtual time of this test's thread.
+#[derive(Default)]
 pub struct Clockwork(AtomicU64);
 
 struct Flag(AtomicBool);

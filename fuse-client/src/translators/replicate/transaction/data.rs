@@ -115,7 +115,7 @@ impl Replicate {
             self.note_durable(inode, verdict.done, writes);
         }
         let firm = verdict.done & permit.good;
-        if unstable && self.settings.ensure_durability && !self.has_quorum(firm | (verdict.done & permit.witnesses)) {
+        if unstable && self.settings().ensure_durability && !self.has_quorum(firm | (verdict.done & permit.witnesses)) {
             // Too few of those that have it have everything: the good ones make it durable before it is acknowledged,
             // as none of the others could stand in for them after a power cut.
             let so_far = self.writes_so_far(inode);

@@ -242,8 +242,8 @@ impl Replicate {
         if self.is_sabotaged(super::super::Sabotage::SkipPostOp) {
             return on;
         }
-        let log = Changelog::of_new_inode(iatt.file_type(), self.settings.granular);
-        let xattrs = self.settings.keys.xattrop(missed, log, None);
+        let log = Changelog::of_new_inode(iatt.file_type(), self.settings().granular);
+        let xattrs = self.settings().keys.xattrop(missed, log, None);
         let replies = self.xattrop(own, on, Target::inode(iatt.gfid), xattrs, Dict::new()).await;
         super::super::fops::successes(&replies)
     }

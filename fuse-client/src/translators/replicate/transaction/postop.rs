@@ -53,7 +53,7 @@ impl Replicate {
         segment: Segment,
         entry: Option<&Bytes>,
     ) -> (Mask, Vec<(usize, Marks)>, Vec<ChildReply>) {
-        let xattrs = self.settings.keys.xattrop(Mask::NONE, Changelog::default(), Some(Changelog::of(segment, 1)));
+        let xattrs = self.settings().keys.xattrop(Mask::NONE, Changelog::default(), Some(Changelog::of(segment, 1)));
         let replies = self.xattrop(context, children, target, xattrs, self.entry_key(ENTRY_IN, entry)).await;
         let marks = self.marks_in(&replies);
         (successes(&replies), marks, replies)
@@ -67,7 +67,7 @@ impl Replicate {
         target: Target,
         segment: Segment,
     ) -> Mask {
-        let nothing = self.settings.keys.xattrop(Mask::NONE, Changelog::default(), None);
+        let nothing = self.settings().keys.xattrop(Mask::NONE, Changelog::default(), None);
         let replies = self.xattrop(context, children, target, nothing, Dict::new()).await;
         self.good_copies(&self.marks_in(&replies), segment)
     }
@@ -80,7 +80,7 @@ impl Replicate {
 
     fn marks_in(&self, replies: &[ChildReply]) -> Vec<(usize, Marks)> {
         let parse = |reply: &ChildReply| match reply {
-            (child, Ok(Reply::Xattrs { xattrs, .. })) => Some((*child, self.settings.keys.parse(xattrs))),
+            (child, Ok(Reply::Xattrs { xattrs, .. })) => Some((*child, self.settings().keys.parse(xattrs))),
             _ => None,
         };
         replies.iter().filter_map(parse).collect()
@@ -97,7 +97,7 @@ impl Replicate {
         if missed.is_empty() && dirty == 0 {
             return on;
         }
-        let xattrs = self.settings.keys.xattrop(
+        let xattrs = self.settings().keys.xattrop(
             missed,
             Changelog::of(marks.segment, 1),
             (dirty != 0).then(|| Changelog::of(marks.segment, dirty)),
@@ -111,7 +111,7 @@ impl Replicate {
 
     fn entry_key(&self, key: &'static str, entry: Option<&Bytes>) -> Dict {
         let mut xdata = Dict::new();
-        if self.settings.granular
+        if self.settings().granular
             && let Some(name) = entry
         {
             xdata.set(key, Value::Str(name.clone()));

@@ -322,7 +322,7 @@ impl Replicate {
         let away = self.everyone() - told - accused - self.arbiters();
         let left_dirty =
             |child: usize| marks.iter().any(|(other, marks)| *other == child && marks.dirty.get(Segment::Data) > 1);
-        self.settings.quorum.is_majority() && !away.is_empty() && good.iter().all(left_dirty)
+        self.settings().quorum.is_majority() && !away.is_empty() && good.iter().all(left_dirty)
     }
 
     /// Notes what an operation under the session did, and accuses those that missed it, before anybody hears of its
@@ -396,7 +396,7 @@ impl Replicate {
             let mut session = inode.session.lock();
             session.active.retain(|(ticket, _)| *ticket != permit.ticket);
             session.idle_since = self.runtime.now();
-            session.ending |= !may_linger || self.settings.post_op_delay.is_zero();
+            session.ending |= !may_linger || self.settings().post_op_delay.is_zero();
             session.ending |= session.began.generation != self.view().generation;
             let close = session.phase == Phase::Held && session.active.is_empty() && session.ending;
             if close {
@@ -417,7 +417,7 @@ impl Replicate {
     fn start_timer(self: &Arc<Self>, inode: Arc<Inode>, number: u64) {
         let this = self.clone();
         self.runtime.spawn(Box::pin(async move {
-            let delay = this.settings.post_op_delay;
+            let delay = this.settings().post_op_delay;
             let mut left = delay;
             loop {
                 this.runtime.sleep(left).await;
@@ -463,7 +463,7 @@ impl Replicate {
         // Lost since: its lock and perhaps what it had not made durable are gone.
         failed |= on - self.view().kept_since(&began, on);
         let mut live = on - failed;
-        if self.settings.ensure_durability && wrote {
+        if self.settings().ensure_durability && wrote {
             let unstable: Mask = live.iter().filter(|child| durable[*child] < writes).collect();
             let synced = self.sync_children(inode, &context, unstable, file).await;
             failed |= unstable - synced;

@@ -1,0 +1,106 @@
+//! The graph of the moment, and its successors: what a process does when its volfile changes.
+//!
+//! Where only options differ that translators take while they run, they take them. Otherwise a new graph is built beside
+//! the old one, and takes over when it is up. A volfile that cannot be used changes nothing but the log.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::{Either, select};
+use ladrillo_translator::{LocalFuture, Volfile};
+use parking_lot::Mutex;
+
+use super::spec::Servers;
+use crate::graph::{Ear, Environment, Graph, Heard};
+
+/// A graph that runs, and what is heard of it.
+#[derive(Clone)]
+pub(super) struct Running {
+    pub graph: Arc<Graph>,
+    pub ear: Arc<Ear>,
+}
+
+/// Puts a new graph, which is up, in the old one's place: (old, new).
+pub(super) type Install = Box<dyn Fn(Running, Running) -> LocalFuture<'static, ()>>;
+
+/// See the module.
+pub(super) struct Graphs {
+    environment: Environment,
+    current: Mutex<Running>,
+}
+
+impl Graphs {
+    pub fn new(environment: Environment, first: Running) -> Arc<Graphs> {
+        Arc::new(Graphs { environment, current: Mutex::new(first) })
+    }
+
+    pub fn current(&self) -> Running {
+        self.current.lock().clone()
+    }
+
+    /// Takes over what the servers have to say, for ever. `spec` is the volfile of the graph that runs.
+    pub async fn follow(self: Arc<Self>, mut servers: Servers, mut spec: Bytes, install: Install) {
+        let mut next = servers.changed(&spec).await;
+        loop {
+            spec = next;
+            tracing::info!("the volfile has changed");
+            next = match self.successor(&spec) {
+                Some(new) => {
+                    let change = servers.changed(&spec);
+                    let up = new.ear.clone();
+                    match select(Box::pin(up.known_up()), Box::pin(change)).await {
+                        Either::Left(((), change)) => {
+                            let old = std::mem::replace(&mut *self.current.lock(), new.clone());
+                            tracing::info!("the new graph is up and takes over");
+                            install(old, new).await;
+                            change.await
+                        }
+                        Either::Right((newer, _)) => {
+                            tracing::warn!("the graph of a volfile was not up before the next one came");
+                            new.graph.stop();
+                            newer
+                        }
+                    }
+                }
+                None => servers.changed(&spec).await,
+            };
+        }
+    }
+
+    /// The graph for a volfile, started; `None` where there is none to be had, or none needed.
+    fn successor(&self, spec: &[u8]) -> Option<Running> {
+        let old = self.current();
+        let graph = match Volfile::parse(spec) {
+            Ok(volfile) => Graph::build(&volfile, &self.environment).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let graph = match graph {
+            Ok(graph) if graph.tops() == old.graph.tops() => Arc::new(graph),
+            Ok(_) => {
+                tracing::error!("the new volfile is of another kind: this process goes on with the old one");
+                return None;
+            }
+            Err(error) => {
+                tracing::error!("the new volfile cannot be used ({error}): this process goes on with the old one");
+                return None;
+            }
+        };
+        if old.graph.reconfigure(&graph) {
+            tracing::info!("the graph stays: only options have changed");
+            return None;
+        }
+        graph.inherit(&old.graph);
+        let ear = Ear::new();
+        graph.start(&ear);
+        Some(Running { graph, ear })
+    }
+}
+
+impl Ear {
+    /// Completes when the volume is up.
+    async fn known_up(&self) {
+        while self.known().await != Heard::Up {
+            crate::executor::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    }
+}
