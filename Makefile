@@ -38,7 +38,7 @@ setup:
 	tools/setup
 
 build:
-	$(CARGO) build $(CARGO_FLAGS) --workspace --bins
+	$(CARGO) build $(CARGO_FLAGS) --workspace --bins --examples
 
 release:
 	$(CARGO) build $(CARGO_FLAGS) --workspace --bins --release
@@ -58,6 +58,7 @@ lint:
 
 test-unit:
 	tools/cargo-test --workspace --exclude ladrillo-tests
+	$(CARGO) test $(CARGO_FLAGS) --doc -p ladrillo-fuse-client
 
 test-sim: build
 	tools/test-sim

@@ -1,6 +1,7 @@
 //! The client: glusterfs.
 #![warn(missing_docs)]
 
+pub mod api;
 pub mod executor;
 pub mod front;
 pub mod graph;

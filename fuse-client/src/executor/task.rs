@@ -79,6 +79,10 @@ impl Shared {
         if self.asleep.swap(false, Ordering::SeqCst) {
             let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes()); // fails only when the counter is full
         }
+        // It ended in between: whoever waits for what was queued must hear of that.
+        if self.closed.load(Ordering::SeqCst) {
+            while self.remote.pop().is_some() {}
+        }
     }
 
     pub(crate) fn pop(&self) -> Option<Remote> {
@@ -96,7 +100,9 @@ impl Shared {
 
     /// Nobody looks at the queue any more.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::SeqCst);
+        // Pairs with `push`: what is queued after this is taken out again there.
+        std::sync::atomic::fence(Ordering::SeqCst);
         while self.remote.pop().is_some() {}
     }
 }

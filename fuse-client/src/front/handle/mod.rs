@@ -8,7 +8,7 @@ mod file;
 mod lock;
 #[cfg(test)]
 mod tests;
-mod xattr;
+pub(crate) mod xattr;
 
 use std::sync::Arc;
 

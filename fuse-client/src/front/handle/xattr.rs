@@ -27,6 +27,11 @@ const HIDDEN_PREFIXES: [&[u8]; 8] = [
     b"glusterfs.",
 ];
 
+/// Whether an xattr is GlusterFS's own, kept from applications.
+pub(crate) fn is_hidden(name: &[u8]) -> bool {
+    HIDDEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 impl Request<'_> {
     /// ACLs without `acl`, SELinux labels and capabilities without theirs, are answered here, without a round trip:
     /// the kernel asks for `security.capability` before every write.
@@ -59,8 +64,7 @@ impl Request<'_> {
         let xattrs = self.get(gfid, Bytes::new()).await?;
         let mut list = BytesMut::new();
         for (name, _) in xattrs.iter() {
-            let hidden = HIDDEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-            if !hidden && self.passes(name) && !name.is_empty() && !name.contains(&0) {
+            if !is_hidden(name) && self.passes(name) && !name.is_empty() && !name.contains(&0) {
                 list.extend_from_slice(name);
                 list.extend_from_slice(b"\0");
             }
@@ -126,7 +130,7 @@ impl Request<'_> {
 }
 
 /// The value as bytes; numbers as decimal text.
-fn value_bytes(value: &Value) -> Bytes {
+pub(crate) fn value_bytes(value: &Value) -> Bytes {
     match value {
         Value::Str(bytes) | Value::Ptr(bytes) | Value::StrOld(bytes) => bytes.clone(),
         Value::Int(number) => number.to_string().into(),
