@@ -22,6 +22,7 @@ use crate::translators::arbiter::Arbiter;
 use crate::translators::index::Index;
 use crate::translators::io_stats::IoStats;
 use crate::translators::read_only::ReadOnly;
+use crate::translators::trash::Trash;
 use crate::translators::worm::Worm;
 
 /// The translators of a brick process.
@@ -79,14 +80,13 @@ pub enum GraphError {
 }
 
 /// Translators that are off unless this option is on.
-const SWITCHED: [(&str, &[&str]); 11] = [
+const SWITCHED: [(&str, &[&str]); 10] = [
     ("features/marker", &["quota", "inode-quota", "xtime", "gsync-force-xtime"]),
     ("features/quota", &["server-quota"]),
     ("features/barrier", &["barrier"]),
     ("features/changelog", &["changelog", "active"]),
     ("features/bitrot-stub", &["bitrot"]),
     ("features/leases", &["leases"]),
-    ("features/trash", &["trash", "trash-internal-op"]),
     ("features/sdfs", &["pass-through-off"]),
     ("features/namespace", &[]),
     ("features/simple-quota", &["enabled"]),
@@ -141,6 +141,12 @@ impl Graph {
         for node in chain.iter().rev() {
             match node.kind.as_str() {
                 "features/arbiter" => current = Arc::new(Arbiter::new(&node.name, current)),
+                "features/trash" => {
+                    let made = Trash::new(&node.name, &node.options, runtime.clone(), current);
+                    let made = Arc::new(made.map_err(|e| wrong(node, e))?);
+                    current = made.clone();
+                    tunable.insert(node.name.clone(), Box::new(move |options| made.reconfigure(options)));
+                }
                 "debug/io-stats" => {
                     let made = IoStats::new(&node.name, &node.options, runtime.clone(), current);
                     let made = Arc::new(made.map_err(|e| wrong(node, e))?);

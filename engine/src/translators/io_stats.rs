@@ -17,6 +17,7 @@ use ladrillo_translator::{
 };
 use parking_lot::Mutex;
 
+use super::date::Date;
 use super::read_only::flag;
 
 /// Sizes of reads and writes are counted by powers of two.
@@ -374,20 +375,8 @@ impl State {
 
 /// `2026-11-23 08:30:00.123456`, in UTC as GlusterFS's logs.
 fn date(time: Timespec) -> String {
-    // Days since the epoch as a date of the proleptic Gregorian calendar.
-    let days = time.seconds.div_euclid(86_400);
-    let second = time.seconds.rem_euclid(86_400);
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{:02}.{:06}", second % 60, time.nanos / 1000)
+    let Date { year, month, day, hour, minute, second } = Date::of(time.seconds);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{:06}", time.nanos / 1000)
 }
 
 impl Translator for IoStats {

@@ -2,9 +2,11 @@
 
 pub mod access_control;
 pub mod arbiter;
+mod date;
 pub mod index;
 pub mod io_stats;
 pub mod read_only;
 #[cfg(test)]
 mod testing;
+pub mod trash;
 pub mod worm;
