@@ -132,12 +132,20 @@ impl Graph {
         let storage =
             Storage::open(&bottom.name, options, offload.clone()).map_err(|e| wrong(bottom, e.to_string()))?;
         let brick = storage.brick().clone();
+        let mut tunable: HashMap<String, Tune> = HashMap::new();
+        let tuned = brick.clone();
+        let tune = move |options: &Options| {
+            if tuned.tune(StorageOptions::parse(options)?).map_err(|e| e.message.into_owned())? {
+                tracing::warn!("some changed options of storage/posix wait for the next start of the brick");
+            }
+            Ok(())
+        };
+        tunable.insert(bottom.name.clone(), Box::new(tune));
         let mut current: Arc<dyn Translator> = Arc::new(storage);
         let mut all = vec![current.clone()];
         let mut locks = None;
         let mut io_stats = None;
         let mut passed = Vec::new();
-        let mut tunable: HashMap<String, Tune> = HashMap::new();
         for node in chain.iter().rev() {
             match node.kind.as_str() {
                 "features/arbiter" => current = Arc::new(Arbiter::new(&node.name, current)),

@@ -57,3 +57,8 @@ fn bricks_under_stock_glusterd() {
 fn a_brick_changes_hands_in_place() {
     play("adopted", 120);
 }
+
+#[test]
+fn a_brick_with_a_failing_disk_ends() {
+    play("health", 90);
+}

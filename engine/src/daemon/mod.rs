@@ -275,14 +275,17 @@ fn addresses(options: &Options, args: &Args) -> Result<Vec<SocketAddr>, Failure>
 ///
 /// Nobody waits for the thread: where the disk hangs, it is what ends the process after all.
 fn watch_health(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> io::Result<()> {
-    let interval = graph.brick().options.health_check_interval_s;
-    if interval == 0 {
-        return Ok(());
-    }
-    let patience = Duration::from_secs(graph.brick().options.health_check_timeout_s.max(1));
-    let path = graph.brick().path.clone();
+    let brick = graph.brick().clone();
+    let path = brick.path.clone();
     let watch = move || {
         while !stop.load(Ordering::Acquire) {
+            let tuned = brick.tuned();
+            if tuned.health_check_interval_s == 0 {
+                // It may be turned on.
+                std::thread::park_timeout(Duration::from_secs(5));
+                continue;
+            }
+            let patience = Duration::from_secs(tuned.health_check_timeout_s.max(1));
             let (done, outcome) = std::sync::mpsc::channel();
             let checked = path.clone();
             // In a thread of its own: a disk that hangs keeps whoever touches it.
@@ -301,7 +304,14 @@ fn watch_health(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> io::Result<()> {
                 std::thread::sleep(patience);
                 std::process::exit(1);
             }
-            std::thread::park_timeout(Duration::from_secs(interval));
+            // In small steps: the interval may change.
+            let interval = tuned.health_check_interval_s;
+            for _ in 0..interval {
+                std::thread::park_timeout(Duration::from_secs(1));
+                if brick.tuned().health_check_interval_s != interval || stop.load(Ordering::Acquire) {
+                    break;
+                }
+            }
         }
     };
     std::thread::Builder::new().name("health".to_owned()).spawn(watch).map(drop)
@@ -312,9 +322,12 @@ fn keep_clean(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> Option<JoinHandle<()
     let brick = graph.brick().clone();
     let clean = move || {
         loop {
-            std::thread::park_timeout(Duration::from_secs(brick.options.janitor_interval_s));
+            std::thread::park_timeout(Duration::from_secs(brick.tuned().janitor_interval_s));
             if stop.load(Ordering::Acquire) {
                 return;
+            }
+            if brick.tuned().keep_landfill {
+                continue;
             }
             match brick.clean_landfill(&|| stop.load(Ordering::Acquire)) {
                 Ok(0) => {}

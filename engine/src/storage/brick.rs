@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{FileType, FopError, FopResult, Gfid};
+use parking_lot::RwLock;
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
@@ -63,8 +64,9 @@ pub struct Brick {
     pub root: OwnedFd,
     /// O_PATH descriptor of `.glusterfs`.
     pub hidden: OwnedFd,
-    /// How it was configured.
+    /// How it was configured when it was opened; see [`Brick::tuned`] for what may change.
     pub options: StorageOptions,
+    tuned: RwLock<Arc<StorageOptions>>,
     /// Inodes in use.
     pub inodes: InodeTable,
     /// Files and directories clients hold open.
@@ -147,12 +149,47 @@ impl Brick {
             space_checked_at: AtomicI64::new(0),
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
+            tuned: RwLock::new(Arc::new(options.clone())),
             options,
             root,
             hidden,
         };
+        brick.own_root().map_err(|e| foreign(e.message.into_owned()))?;
         brick.check_root_handle().map_err(|e| foreign(e.message.into_owned()))?;
         Ok(brick)
+    }
+
+    /// Options as they are now: the reserve, what statfs tells, masks, health checks, limits.
+    pub fn tuned(&self) -> Arc<StorageOptions> {
+        self.tuned.read().clone()
+    }
+
+    /// Takes changed options. Returns whether some of them wait for the next start: which directory of which volume it is,
+    /// and what is recorded with each inode.
+    ///
+    /// # Errors
+    /// The root cannot be given its new owner.
+    pub fn tune(&self, options: StorageOptions) -> FopResult<bool> {
+        let fixed = |o: &StorageOptions| {
+            (o.directory.clone(), o.volume_id, o.ctime, o.gfid2path, o.fips_mode_rchecksum, o.node_uuid, o.inode_cache)
+        };
+        let waits = fixed(&options) != fixed(&self.options);
+        *self.tuned.write() = Arc::new(options);
+        // The reserve may be another: look anew.
+        self.space_checked_at.store(0, Ordering::Relaxed);
+        self.own_root()?;
+        Ok(waits)
+    }
+
+    /// `brick-uid`, `brick-gid`: the brick's root is theirs.
+    fn own_root(&self) -> FopResult<()> {
+        let (uid, gid) = self.tuned().brick_owner;
+        if uid.is_none() && gid.is_none() {
+            return Ok(());
+        }
+        let (uid, gid) = (uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
+        rustix::fs::chownat(&self.root, "", uid, gid, AtFlags::EMPTY_PATH)
+            .explain(|| "giving the brick's root its owner".to_owned())
     }
 
     fn check_root_handle(&self) -> FopResult<()> {
@@ -476,7 +513,7 @@ impl Brick {
         if now - last >= 5 || last == 0 {
             self.space_checked_at.store(now.max(1), Ordering::Relaxed);
             if let Ok(s) = rustix::fs::fstatvfs(&self.root) {
-                let reserved = self.options.reserved_blocks(s.f_blocks, s.f_bsize);
+                let reserved = self.tuned().reserved_blocks(s.f_blocks, s.f_bsize);
                 self.full.store(reserved > 0 && s.f_bfree < reserved, Ordering::Relaxed);
             }
         }
@@ -554,7 +591,8 @@ fn make_hidden(root: &OwnedFd) -> Result<OwnedFd, Errno> {
     Ok(hidden)
 }
 
-/// Writes the time into `.glusterfs/health_check` and reads it back: does the disk still work?
+/// Writes the time into `.glusterfs/health_check` and reads it back: does the disk still work? Written through to the
+/// disk, and read from it where the cache lets go: a cache that works says nothing of the disk.
 pub fn health_check(brick_path: &Path) -> std::io::Result<()> {
     use std::io::{Read, Write};
     use std::os::unix::fs::OpenOptionsExt;
@@ -562,6 +600,8 @@ pub fn health_check(brick_path: &Path) -> std::io::Result<()> {
     let stamp = format!("{:?}", std::time::SystemTime::now());
     let mut file = std::fs::File::options().create(true).truncate(true).write(true).mode(0o644).open(&path)?;
     file.write_all(stamp.as_bytes())?;
+    file.sync_data()?;
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
     drop(file);
     let mut found = String::new();
     std::fs::File::open(&path)?.take(4096).read_to_string(&mut found)?;

@@ -44,6 +44,11 @@ pub enum New<'a> {
     File { flags: u32, mode: u32, umask: u32, fd: FdId },
 }
 
+/// `storage.create-mask` and its kin: they decide about permissions only, set-id and sticky bits stay.
+fn masked(mode: u32, mask: u32, force: u32) -> u32 {
+    mode & !0o777 | ((mode & mask | force) & 0o777)
+}
+
 impl Brick {
     /// MKNOD, MKDIR, SYMLINK, CREATE.
     pub fn create(&self, context: &Context, entry: &Entry, new: New<'_>, xdata: &Dict) -> FopResult {
@@ -94,9 +99,10 @@ impl Brick {
         let uid = context.uid;
         let inherits = pre.mode & 0o2000 != 0;
         let gid = if inherits { pre.gid } else { context.gid };
-        let masks = self.options.masks;
+        let tuned = self.tuned();
+        let masks = tuned.masks;
         let file_mode = |mode: u32, umask: u32| {
-            (self.apply_umask(&parent, mode & 0o7777, umask) & masks.create) | masks.force_create
+            masked(self.apply_umask(&parent, mode & 0o7777, umask), masks.create, masks.force_create)
         };
         let mut opened: Option<(OwnedFd, OFlags)> = None;
         let mut make = || -> Result<(), Errno> {
@@ -107,8 +113,8 @@ impl Brick {
                     rustix::fs::mknodat(&parent.path, &entry.name[..], kind, permissions, *rdev)
                 }
                 New::Directory { mode, umask } => {
-                    let mode = (self.apply_umask(&parent, mode & 0o7777, *umask) & masks.create_directory)
-                        | masks.force_directory
+                    let permissions = self.apply_umask(&parent, mode & 0o7777, *umask);
+                    let mode = masked(permissions, masks.create_directory, masks.force_directory)
                         | if inherits { 0o2000 } else { 0 };
                     rustix::fs::mkdirat(&parent.path, &entry.name[..], Mode::from_raw_mode(mode))?;
                     if mode & 0o7000 != 0 {
@@ -125,7 +131,7 @@ impl Brick {
                 New::Symlink { target } => rustix::fs::symlinkat(&target[..], &parent.path, &entry.name[..]),
                 New::File { flags, mode, umask, .. } => {
                     let mut flags = open_flags(*flags);
-                    if self.options.o_direct {
+                    if tuned.o_direct {
                         flags |= OFlags::DIRECT;
                     }
                     let create = (flags & !(OFlags::DIRECT | OFlags::TRUNC))
@@ -369,7 +375,7 @@ impl Brick {
         if inode.unlinked.load(Ordering::SeqCst) {
             return Err(FopError::new(errno::ENOENT, format!("the last name of {} was removed", inode.gfid)));
         }
-        let most = self.options.max_hardlinks;
+        let most = self.tuned().max_hardlinks;
         if most > 0 && inode.iatt()?.nlink >= most {
             return Err(FopError::new(
                 errno::EMLINK,

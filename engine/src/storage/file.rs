@@ -178,7 +178,7 @@ impl Brick {
             // The client's kernel opens devices, FIFOs and sockets itself; one opened here could block for ever.
             _ => return Err(FopError::new(errno::EINVAL, format!("{gfid} is not a regular file"))),
         }
-        if self.options.o_direct {
+        if self.tuned().o_direct {
             flags |= OFlags::DIRECT;
         }
         let fd = sys::reopen(&inode.path, flags & !(OFlags::DIRECT | OFlags::EXCL | OFlags::CREATE))

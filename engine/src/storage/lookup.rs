@@ -149,18 +149,21 @@ impl Brick {
     /// STATFS; what the reserve keeps is not available.
     pub fn statfs(&self) -> FopResult {
         let s = rustix::fs::fstatvfs(&self.root).explain(|| "statfs of the brick".to_owned())?;
-        let free = s.f_bfree.saturating_sub(self.options.reserved_blocks(s.f_blocks, s.f_bsize));
-        let shared = self.options.shared_brick_count;
+        let tuned = self.tuned();
+        let free = s.f_bfree.saturating_sub(tuned.reserved_blocks(s.f_blocks, s.f_bsize));
+        let shared = tuned.shared_brick_count;
+        // export-statfs-size off: sizes are nobody's business.
+        let shown = |count: u64| if tuned.export_statfs { count / shared } else { 0 };
         Ok(Reply::Statfs {
             statfs: Statfs {
                 block_size_bytes: s.f_bsize,
                 fragment_size_bytes: s.f_frsize,
-                blocks: s.f_blocks / shared,
-                blocks_free: free / shared,
-                blocks_available: s.f_bavail.min(free) / shared,
-                files: s.f_files / shared,
-                files_free: s.f_ffree / shared,
-                files_available: s.f_favail / shared,
+                blocks: shown(s.f_blocks),
+                blocks_free: shown(free),
+                blocks_available: shown(s.f_bavail.min(free)),
+                files: shown(s.f_files),
+                files_free: shown(s.f_ffree),
+                files_available: shown(s.f_favail),
                 fs_id: s.f_fsid,
                 flags: s.f_flag.bits(),
                 name_max_bytes: s.f_namemax,

@@ -42,6 +42,10 @@ pub struct StorageOptions {
     pub max_hardlinks: u32,
     /// `o-direct`: O_DIRECT on every open.
     pub o_direct: bool,
+    /// `export-statfs-size`: tell sizes in statfs. On by default.
+    pub export_statfs: bool,
+    /// `disable-landfill-purge`: leave `landfill` as it is.
+    pub keep_landfill: bool,
     /// Inodes remembered beyond those in use (our own bound).
     pub inode_cache: usize,
 }
@@ -85,6 +89,8 @@ impl StorageOptions {
             health_check_timeout_s: 20,
             max_hardlinks: 100,
             o_direct: false,
+            export_statfs: true,
+            keep_landfill: false,
             inode_cache: 16384,
         }
     }
@@ -143,9 +149,10 @@ impl StorageOptions {
                     parsed.max_hardlinks = parse_int(value).and_then(|n| u32::try_from(n).ok()).ok_or_else(wrong)?;
                 }
                 "o-direct" => parsed.o_direct = flag()?,
+                "export-statfs-size" => parsed.export_statfs = flag()?,
+                "disable-landfill-purge" => parsed.keep_landfill = flag()?,
                 // What tunes GlusterFS's own machinery and changes no answer.
                 "background-unlink"
-                | "export-statfs-size"
                 | "mandate-attribute"
                 | "linux-aio"
                 | "linux-io_uring"

@@ -893,7 +893,7 @@ fn put_makes_a_whole_file_at_once() {
         flags: libc::O_EXCL as u32,
         offset: 3,
         data: Payload::copy_from_slice(b"data"),
-        xattrs: Dict::new().with("user.colour", Value::Str("red".into())),
+        xattrs: Dict::new().with("user.colour", Value::Ptr("red".into())),
         xdata: request(gfid),
     };
     let Reply::Entry { iatt, .. } = b.run(put("a", gfid)).unwrap() else { panic!("no entry") };
@@ -914,4 +914,40 @@ fn put_makes_a_whole_file_at_once() {
         b.run(Fop::Icreate { gfid: Gfid::random(), mode: 0o600, xdata: Dict::new() }).unwrap_err().errno,
         errno::EOPNOTSUPP
     );
+}
+
+#[test]
+fn options_change_while_the_brick_is_open() {
+    let Some(b) = brick() else { return };
+    let options = || StorageOptions::new(&b.path);
+    let statfs = || match b.run(Fop::Statfs { gfid: Gfid::ROOT, xdata: Dict::new() }).unwrap() {
+        Reply::Statfs { statfs, .. } => statfs,
+        other => panic!("{other:?}"),
+    };
+    let whole = statfs();
+    b.brick.tune(StorageOptions { shared_brick_count: 4, ..options() }).unwrap();
+    assert_eq!(statfs().blocks, whole.blocks / 4);
+    b.brick.tune(StorageOptions { export_statfs: false, ..options() }).unwrap();
+    assert_eq!((statfs().blocks, statfs().files, statfs().block_size_bytes), (0, 0, whole.block_size_bytes));
+    let full = ladrillo_translator::option::PercentOrSize::Percent(100.0);
+    b.brick.tune(StorageOptions { reserve: full, ..options() }).unwrap();
+    assert_eq!(b.make(Gfid::ROOT, "f").unwrap_err().errno, errno::ENOSPC);
+    assert_eq!(statfs().blocks_free, 0);
+    let parsed = ladrillo_translator::option::Options::new()
+        .with("directory", b.path.to_str().unwrap())
+        .with("create-mask", "0750")
+        .with("force-create-mode", "0004")
+        .with("brick-uid", "1234")
+        .with("max-hardlinks", "2");
+    assert!(!b.brick.tune(StorageOptions::parse(&parsed).unwrap()).unwrap());
+    let gfid = Gfid::random();
+    let mode = 0o104_777;
+    let fop = Fop::Mknod { entry: entry(Gfid::ROOT, "f"), mode, rdev: 0, umask: 0, xdata: request(gfid) };
+    b.run(fop).unwrap();
+    assert_eq!(b.lookup(Gfid::ROOT, "f").unwrap().permissions(), 0o4754, "set-uid is not the masks' business");
+    assert_eq!(std::fs::metadata(&b.path).unwrap().uid(), 1234);
+    let link = |name: &str| b.run(Fop::Link { gfid, entry: entry(Gfid::ROOT, name), xdata: Dict::new() });
+    link("g").unwrap();
+    assert_eq!(link("h").unwrap_err().errno, errno::EMLINK);
+    assert!(b.brick.tune(StorageOptions { ctime: false, ..options() }).unwrap(), "waits for the next start");
 }

@@ -135,7 +135,7 @@ impl Brick {
             "glusterfs.open-fd-count" => answer(Value::Uint(u64::from(inode.is_open()))),
             "glusterfs.pathinfo" | "trusted.glusterfs.pathinfo" => {
                 let node = match self.options.node_uuid {
-                    Some(uuid) if self.options.node_uuid_pathinfo => uuid.to_string(),
+                    Some(uuid) if self.tuned().node_uuid_pathinfo => uuid.to_string(),
                     _ => self.options.hostname.clone(),
                 };
                 let mut text = format!("<POSIX({}):{node}:{}", self.path.display(), self.path.display()).into_bytes();

@@ -150,10 +150,9 @@ pub(super) fn layout_changed(error: &FopError) -> bool {
 
 fn entry_of(fop: &Fop) -> FopResult<&Entry> {
     match fop {
-        Fop::Create { entry, .. }
-        | Fop::Mknod { entry, .. }
-        | Fop::Put { entry, .. }
-        | Fop::Symlink { entry, .. } => Ok(entry),
+        Fop::Create { entry, .. } | Fop::Mknod { entry, .. } | Fop::Put { entry, .. } | Fop::Symlink { entry, .. } => {
+            Ok(entry)
+        }
         _ => Err(super::strange_fop("a creating operation")),
     }
 }
