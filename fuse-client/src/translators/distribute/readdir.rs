@@ -2,7 +2,7 @@
 //! to, linkto files not at all.
 
 use ladrillo_translator::error::errno::ENOTCONN;
-use ladrillo_translator::fop::{DirEntry, File};
+use ladrillo_translator::fop::{DirEntry, Entry, File};
 use ladrillo_translator::{Context, Dict, Fop, FopResult, Reply, Value};
 
 use super::Distribute;
@@ -29,7 +29,8 @@ impl Distribute {
         request.set(self.settings.keys.linkto.clone(), Value::Uint(256));
         let (mut child, mut own) = offsets.inward(offset);
         while child < self.count() {
-            let listed = self.list_on(context, file, child, own, size_bytes, &request, first_up).await?;
+            let mut listed = self.list_on(context, file, child, own, size_bytes, &request, first_up).await?;
+            self.tell_linkto_files(file, child, &mut listed).await;
             let last = listed.last().map(|entry| entry.offset);
             let mut entries: Vec<DirEntry> =
                 listed.into_iter().filter(|entry| self.is_listed_by(child, entry, &layout, first_up)).collect();
@@ -78,6 +79,22 @@ impl Distribute {
         }
     }
 
+    /// Asks for the attributes of what may be linkto files where the listing came without (replicate leaves them out where
+    /// they may be stale): a file that rebalance moves has the xattr, too.
+    async fn tell_linkto_files(&self, file: File, child: usize, listed: &mut [DirEntry]) {
+        let key = &self.settings.keys.linkto;
+        let doubtful = listed.iter_mut().filter(|entry| entry.iatt.is_none() && entry.xdata.contains(key));
+        futures::future::join_all(doubtful.map(|entry| async move {
+            let name = Entry { parent: file.gfid, name: entry.name.clone() };
+            let request = Dict::new().with(key.clone(), Value::Uint(256));
+            if let Ok(seen) = self.look(child, &self.system(), &name, request).await {
+                entry.iatt = Some(seen.iatt);
+                entry.xdata = seen.xdata;
+            }
+        }))
+        .await;
+    }
+
     fn is_listed_by(&self, child: usize, entry: &DirEntry, layout: &Layout, first_up: usize) -> bool {
         let is_dir = match &entry.iatt {
             Some(iatt) if self.is_linkto(iatt, &entry.xdata) => return false,
@@ -103,7 +120,7 @@ impl Distribute {
         merge::hide_migration(iatt);
         merge::fix_directory(iatt);
         if !is_dot && !iatt.gfid.is_null() {
-            let name = ladrillo_translator::fop::Entry { parent: file.gfid, name: entry.name.clone() };
+            let name = Entry { parent: file.gfid, name: entry.name.clone() };
             if iatt.is_dir() {
                 self.learn_name(&name, iatt.gfid, None);
             } else if iatt.file_type().is_some() {

@@ -150,11 +150,9 @@ impl Distribute {
     async fn heal_marks(&self, name: Option<&Entry>, view: &mut View) {
         let outcome = match view.mds {
             None => {
-                let hashed = match name {
-                    Some(name) => self.hashed(name).await.ok(),
-                    None => None,
-                };
-                let Some(child) = hashed.or_else(|| view.authority().map(|seen| seen.subvolume)) else { return };
+                // Where its name hashes: without one, a lookup by name does it.
+                let Some(name) = name else { return };
+                let Ok(child) = self.hashed(name).await else { return };
                 let outcome = self.set_mark(view.gfid, child).await;
                 if outcome.is_ok() {
                     view.mds = Some(child);

@@ -13,6 +13,7 @@ use ladrillo_translator::{
 };
 
 use crate::translators::distribute::Distribute;
+use crate::translators::replicate::Replicate;
 use crate::translators::replicate::tests::bench::{Bricks, Wire, bricks};
 
 pub use crate::translators::replicate::tests::bench::{at, pass, run};
@@ -33,6 +34,31 @@ pub fn volume(bricks: &Bricks, options: Options) -> Volume {
     for (index, wire) in wires.iter().enumerate() {
         let parent: Arc<dyn Parent> = distribute.clone();
         wire.set_parent(Arc::downgrade(&parent), index);
+        wire.tell(Event::Up);
+    }
+    Volume { distribute, wires, fds: AtomicU64::new((1 << 60) | CLIENTS.fetch_add(1, Ordering::SeqCst) << 32) }
+}
+
+/// A client over replica sets of three bricks each.
+pub fn replicated(bricks: &Bricks, options: Options) -> Volume {
+    let wires = bricks.connect();
+    let mut sets: Vec<Arc<dyn Translator>> = Vec::new();
+    for (number, set) in wires.chunks(3).enumerate() {
+        let children: Vec<Arc<dyn Translator>> = set.iter().map(|wire| wire.clone() as Arc<dyn Translator>).collect();
+        let name = format!("v-replicate-{number}");
+        let replicate = Replicate::new(&name, children, &Options::new(), bricks.runtime()).unwrap();
+        for (index, wire) in set.iter().enumerate() {
+            let parent: Arc<dyn Parent> = replicate.clone();
+            wire.set_parent(Arc::downgrade(&parent), index);
+        }
+        sets.push(replicate);
+    }
+    let distribute = Distribute::new("v-dht", sets.clone(), &options, bricks.runtime()).unwrap();
+    for (index, set) in sets.iter().enumerate() {
+        let parent: Arc<dyn Parent> = distribute.clone();
+        set.set_parent(Arc::downgrade(&parent), index);
+    }
+    for wire in &wires {
         wire.tell(Event::Up);
     }
     Volume { distribute, wires, fds: AtomicU64::new((1 << 60) | CLIENTS.fetch_add(1, Ordering::SeqCst) << 32) }

@@ -5,4 +5,5 @@ mod directories;
 mod down;
 mod files;
 mod model;
+mod replicated;
 mod vectors;

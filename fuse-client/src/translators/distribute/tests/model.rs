@@ -52,6 +52,8 @@ fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
 
 /// Both worlds.
 struct Worlds {
+    /// Bricks that hold the same.
+    copies: usize,
     bricks: Bricks,
     clients: [Volume; 2],
     model: std::sync::Arc<Memory>,
@@ -211,7 +213,7 @@ impl Worlds {
 
     /// What the bricks hold together, linkto files aside, against the model.
     fn compare_trees(&self) {
-        let mut merged: BTreeMap<String, (Gfid, u32, Vec<u8>)> = BTreeMap::new();
+        let mut merged: BTreeMap<String, (usize, (Gfid, u32, Vec<u8>))> = BTreeMap::new();
         for (brick, disk) in self.bricks.disks.iter().enumerate() {
             for (path, node) in disk.snapshot().nodes {
                 let path = String::from_utf8_lossy(&path).into_owned();
@@ -220,9 +222,13 @@ impl Worlds {
                 }
                 let seen = (node.gfid, node.mode, node.data.to_vec());
                 let is_dir = node.mode & 0o170000 == 0o040000;
-                if let Some(other) = merged.insert(path.clone(), seen.clone()) {
-                    assert!(is_dir, "{path} is on brick {brick} and another");
-                    assert_eq!(other, seen, "{path}");
+                match merged.insert(path.clone(), (brick, seen.clone())) {
+                    Some((first, other)) => {
+                        let same_set = first / self.copies == brick / self.copies;
+                        assert!(is_dir || same_set, "{path} is on brick {brick} and on {first}");
+                        assert_eq!(other, seen, "{path}");
+                    }
+                    None => assert!(is_dir || brick % self.copies == 0, "{path} is on brick {brick} alone"),
                 }
             }
         }
@@ -235,6 +241,8 @@ impl Worlds {
                 (String::from_utf8_lossy(&path).into_owned(), (node.gfid, node.mode, node.data.to_vec()))
             })
             .collect();
+        let merged: BTreeMap<String, (Gfid, u32, Vec<u8>)> =
+            merged.into_iter().map(|(path, (_, seen))| (path, seen)).collect();
         assert_eq!(merged, expected);
     }
 }
@@ -255,20 +263,26 @@ proptest! {
 
     #[test]
     fn two_clients_see_one_file_system(steps in steps()) {
-        run(async {
-            let bricks = bricks(3);
-            let model = Memory::new("model", bricks.runtime());
-            let clients = [volume(&bricks, Options::new()), volume(&bricks, Options::new())];
-            for client in &clients {
-                client.root().await;
-            }
-            let mut worlds = Worlds { bricks, clients, model, inodes: vec![Gfid::ROOT] };
-            for (second, step) in &steps {
-                worlds.step(*second, step).await;
-            }
-            pass(std::time::Duration::from_secs(1)).await;
-            worlds.compare_trees();
-            assert_eq!(locks_left(&worlds.bricks), 0, "locks are left");
-        });
+        run(compare(steps, bricks(3), 1, |bricks| volume(bricks, Options::new())));
     }
+
+    #[test]
+    fn two_clients_of_replica_sets_see_one_file_system(steps in steps()) {
+        run(compare(steps, bricks(6), 3, |bricks| replicated(bricks, Options::new())));
+    }
+}
+
+async fn compare(steps: Vec<(bool, Step)>, bricks: Bricks, copies: usize, client: fn(&Bricks) -> Volume) {
+    let model = Memory::new("model", bricks.runtime());
+    let clients = [client(&bricks), client(&bricks)];
+    for client in &clients {
+        client.root().await;
+    }
+    let mut worlds = Worlds { copies, bricks, clients, model, inodes: vec![Gfid::ROOT] };
+    for (second, step) in &steps {
+        worlds.step(*second, step).await;
+    }
+    pass(std::time::Duration::from_secs(3)).await;
+    worlds.compare_trees();
+    assert_eq!(locks_left(&worlds.bricks), 0, "locks are left");
 }
