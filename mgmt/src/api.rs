@@ -49,6 +49,29 @@ pub enum Request {
     VolumeList,
     VolumeStatus {
         name: Option<String>,
+        /// What else to say of each brick.
+        #[serde(default)]
+        about: Option<About>,
+        /// Only of this brick (`HOST:PATH`).
+        #[serde(default)]
+        brick: Option<String>,
+    },
+    /// Has the volume's bricks write state dumps.
+    VolumeStatedump {
+        name: String,
+    },
+    /// Appends whole sets of bricks.
+    AddBricks {
+        name: String,
+        replica: Option<u32>,
+        bricks: Vec<BrickName>,
+        force: bool,
+    },
+    /// Takes whole sets of bricks out, with what is on them.
+    RemoveBricks {
+        name: String,
+        replica: Option<u32>,
+        bricks: Vec<BrickName>,
     },
     VolumeSet {
         name: String,
@@ -76,6 +99,28 @@ pub enum Request {
     UuidGet,
     /// This node's working directory (`/var/lib/glusterd`), as [`Answer::Text`].
     GetWorkingDirectory,
+}
+
+/// What can be asked about a brick.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum About {
+    /// Its file system.
+    Detail,
+    Clients,
+    Mem,
+    Inode,
+    Fd,
+    Callpool,
+    /// How fast it reads (or writes) that many blocks of that size.
+    ReadPerf {
+        block_bytes: u32,
+        blocks: u32,
+    },
+    WritePerf {
+        block_bytes: u32,
+        blocks: u32,
+    },
 }
 
 /// `HOST:PATH` as the operator wrote it.
@@ -183,6 +228,9 @@ pub struct ProcessStatus {
     pub online: bool,
     pub tcp_port: Option<u16>,
     pub pid: Option<u32>,
+    /// What was asked about it, under GlusterFS's keys; empty when nothing was, or it did not answer.
+    #[serde(default)]
+    pub facts: std::collections::BTreeMap<String, String>,
 }
 
 impl Failure {

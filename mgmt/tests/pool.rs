@@ -183,7 +183,7 @@ impl Pool {
     }
 
     fn processes(&self, node: usize) -> Vec<ProcessStatus> {
-        match self.ask(node, Request::VolumeStatus { name: Some("gv0".to_owned()) }) {
+        match self.ask(node, Request::VolumeStatus { name: Some("gv0".to_owned()), about: None, brick: None }) {
             Ok(Answer::Status(mut statuses)) => statuses.pop().map(|status| status.processes).unwrap_or_default(),
             other => panic!("{other:?}"),
         }
@@ -345,13 +345,16 @@ fn inside_a_pool_of_three() {
         PeerCall::Join { tag: newer, from: me.clone(), you, members: Vec::new() },
         PeerCall::Propose { tag, command: delete },
         PeerCall::AddMember { tag, peer: me },
-        PeerCall::Status { tag, volume: None },
+        PeerCall::Status { tag, volume: None, about: None, brick: None },
     ] {
         let answer = peer_call("127.1.1.99", &call);
         let PeerAnswer::Refused(Refusal::Other(said)) = answer else { panic!("{call:?}: {answer:?}") };
         assert!(said.contains("127.1.1.99 is not the address of a node"), "{said}");
     }
-    assert!(matches!(peer_call("127.1.1.2", &PeerCall::Status { tag, volume: None }), PeerAnswer::Status(_)));
+    assert!(matches!(
+        peer_call("127.1.1.2", &PeerCall::Status { tag, volume: None, about: None, brick: None }),
+        PeerAnswer::Status(_)
+    ));
     assert_eq!(pool.connected(1), 2);
 
     // One of three dies: the others decide.

@@ -28,6 +28,8 @@ pub const NAME: &str = "brick operations";
 pub const PROC_TERMINATE: u32 = 1;
 /// Asks io-stats: profiles and lists of what is used most.
 pub const PROC_XLATOR_INFO: u32 = 2;
+/// Asks for what `volume status` shows.
+pub const PROC_STATUS: u32 = 4;
 /// Highest procedure of the program.
 const PROC_LAST: u32 = 16;
 
@@ -44,6 +46,12 @@ pub trait Brick: Send + Sync {
     /// # Errors
     /// A sentence for the operator.
     fn info(&self, request: &Dict) -> Result<Dict, String>;
+
+    /// Answers BRICK_STATUS.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    fn status(&self, request: &Dict) -> Result<Dict, String>;
 }
 
 /// The listener; its socket file goes with it.
@@ -128,11 +136,11 @@ fn serve(mut stream: UnixStream, brick: &dyn Brick) -> io::Result<()> {
                     ends = true;
                     (AcceptStatus::Success, answer(0, 0, b"", ""))
                 }
-                (PROGRAM, VERSION, PROC_XLATOR_INFO) => match read_request(body) {
+                (PROGRAM, VERSION, procedure @ (PROC_XLATOR_INFO | PROC_STATUS)) => match read_request(body) {
                     Err(_) => (AcceptStatus::GarbageArgs, Message::default()),
                     Ok(request) => (
                         AcceptStatus::Success,
-                        match brick.info(&request) {
+                        match if procedure == PROC_STATUS { brick.status(&request) } else { brick.info(&request) } {
                             Ok(output) => answer(0, 0, &encode_untyped(&output), ""),
                             Err(sentence) => answer(-1, 0, b"", &sentence),
                         },

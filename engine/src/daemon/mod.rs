@@ -2,8 +2,10 @@
 
 pub mod admin;
 pub mod args;
+pub mod operations;
 pub mod process;
 pub mod rpc;
+pub mod statedump;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,6 +25,7 @@ use crate::graph::Graph;
 use crate::runtime::{GlommioRuntime, Pool};
 use crate::server::{Server, ServerConfig};
 use args::{Args, split_option};
+use operations::Operations;
 use process::{Log, PidFile, Report};
 use rpc::{Client, Glusterd};
 
@@ -130,9 +133,10 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let server = Server::start(graph.clone(), &config)?;
     let port = server.local.first().map_or(0, SocketAddr::port);
     tracing::info!(addresses = ?server.local, brick = %graph.brick().path.display(), "serving");
+    let operations = Operations { graph: graph.clone(), observer: server.observer() };
     let admin = match &args.socket_file {
         Some(path) => Some(
-            admin::Admin::start(path, Arc::new(Asked(graph.clone())))
+            admin::Admin::start(path, Arc::new(operations.clone()))
                 .map_err(|e| format!("socket {}: {e}", path.display()))?,
         ),
         None => None,
@@ -153,15 +157,10 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
                 Ok(()) => tracing::info!("log opened anew"),
                 Err(e) => tracing::error!(error = %e, "opening the log anew"),
             },
-            signal_hook::consts::SIGUSR1 => {
-                for (uid, files) in server.clients() {
-                    tracing::info!(client = %uid, open_files = files, "state");
-                }
-                for lock in graph.locks().map(|l| l.dump()).unwrap_or_default() {
-                    tracing::info!(?lock, "state");
-                }
-                tracing::info!(inodes = graph.brick().inodes.len(), files = graph.brick().files.len(), "state");
-            }
+            signal_hook::consts::SIGUSR1 => match operations.dump() {
+                Ok(path) => tracing::info!(path = %path.display(), "state dumped"),
+                Err(e) => tracing::error!(error = %e, "dumping the state"),
+            },
             _ => break,
         }
     }
@@ -176,19 +175,6 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     drop(pid_file);
     tracing::info!("ended");
     Ok(())
-}
-
-/// What glusterd asks on the admin socket.
-struct Asked(Arc<Graph>);
-
-impl admin::Brick for Asked {
-    fn terminate(&self) {
-        let _ = signal_hook::low_level::raise(signal_hook::consts::SIGTERM);
-    }
-
-    fn info(&self, request: &Dict) -> Result<Dict, String> {
-        self.0.translator_info(request)
-    }
 }
 
 fn brick_name(args: &Args) -> Option<String> {

@@ -100,6 +100,32 @@ impl Outgoing {
         &self.peer
     }
 
+    /// Bytes received from and acknowledged by the other end, as the kernel counts them; 0 where it does not say.
+    pub fn traffic(&self) -> (u64, u64) {
+        // Linux's struct tcp_info (linux/tcp.h): tcpi_bytes_acked and tcpi_bytes_received, since 4.1.
+        const ACKED: usize = 120;
+        const RECEIVED: usize = 128;
+        let mut info = [0u8; 256];
+        let mut length = info.len() as libc::socklen_t;
+        // SAFETY: the buffer lives until the call returns, and `length` is its size.
+        let result = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let field = |at: usize| {
+            let end = at + 8;
+            let known = result == 0 && end <= length as usize;
+            let bytes = info.get(at..end).filter(|_| known).and_then(|bytes| bytes.try_into().ok());
+            bytes.map_or(0, u64::from_ne_bytes)
+        };
+        (field(RECEIVED), field(ACKED))
+    }
+
     fn fail(&self, error: &io::Error) {
         if !self.closed.load(Ordering::Acquire) {
             tracing::info!(peer = %self.peer, %error, "connection lost while sending");

@@ -22,6 +22,9 @@ pub struct Admitted {
     /// It gave the pool's own name and password.
     pub trusted: bool,
     version: String,
+    /// What its process calls itself, and the operating version it reports.
+    pub(super) process_name: String,
+    pub(super) op_version: u32,
 }
 
 impl Admitted {
@@ -166,7 +169,10 @@ impl Client {
         let (options, hosts) = (graph.server_options(), graph.hosts());
         let trusted = authenticate(&options, hosts, &subvolume, &subdir, self.peer, request)?;
         let version = text("client-version").unwrap_or_else(|| "?".to_owned());
-        let admitted = Admitted { uid, subvolume, subdir, trusted, version };
+        // A name is shown to people; a longer one is no name.
+        let process_name = request.text("process-name").unwrap_or_default().chars().take(64).collect();
+        let op_version = request.int("opversion").and_then(|version| u32::try_from(version).ok()).unwrap_or(0);
+        let admitted = Admitted { uid, subvolume, subdir, trusted, version, process_name, op_version };
         // A second SETVOLUME on one connection changes nothing for the same client, and is refused for another.
         if self.session.as_ref().is_some_and(|session| !session.is_of(&admitted)) {
             return Err((errno::EINVAL, "this connection belongs to another client already".to_owned()));

@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod connection;
 pub mod handshake;
+mod observer;
 pub mod session;
 mod subdir;
 
@@ -40,6 +41,7 @@ use parking_lot::Mutex;
 use crate::graph::Graph;
 use connection::Outgoing;
 use handshake::Admitted;
+pub use observer::{ClientView, ConnectionView, Observer};
 use session::{OpenFd, Session, next_fd};
 use subdir::Subdir;
 
@@ -82,6 +84,8 @@ struct Shared {
     next_callback: AtomicU64,
     connections: Mutex<Vec<std::sync::Weak<Outgoing>>>,
     loads: Vec<AtomicUsize>,
+    /// File operations under way, all connections together.
+    pending: AtomicUsize,
     stopping: AtomicBool,
 }
 
@@ -111,6 +115,7 @@ impl Server {
             next_callback: AtomicU64::new(1),
             connections: Mutex::default(),
             loads: (0..count).map(|_| AtomicUsize::new(0)).collect(),
+            pending: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });
         if let Some(locks) = shared.graph.locks() {
@@ -179,14 +184,14 @@ impl Server {
         self.shared.graph.stop();
     }
 
+    /// Sees the clients while the server runs.
+    pub fn observer(&self) -> Observer {
+        Observer { shared: self.shared.clone() }
+    }
+
     /// How many clients there are.
     pub fn client_count(&self) -> usize {
         self.shared.sessions.lock().values().map(Vec::len).sum()
-    }
-
-    /// Clients: uid, descriptors open.
-    pub fn clients(&self) -> Vec<(String, usize)> {
-        self.shared.sessions.lock().values().flatten().map(|s| (s.uid.clone(), s.open_count())).collect()
     }
 }
 
@@ -534,11 +539,13 @@ impl Client {
         let (shared, outgoing, flight) = (self.shared.clone(), self.outgoing.clone(), self.flight.clone());
         if counted {
             flight.enter(size);
+            shared.pending.fetch_add(1, Ordering::Relaxed);
         }
         let mut task = Box::pin(async move {
             let (result, opened) = carry_out(&shared, &session, &context, fop).await;
             if counted {
                 flight.leave(size);
+                shared.pending.fetch_sub(1, Ordering::Relaxed);
             }
             if let Err(e) = &result {
                 tracing::trace!(fop = %kind.name(), client = %session.uid, error = %e, "failed");

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::connection::Outgoing;
 use super::handshake::Admitted;
+use super::{ClientView, ConnectionView};
 
 /// Most descriptors of one client. Source: our bound; the brick's limit on open files is of that order.
 const MAX_FDS: usize = 1 << 20;
@@ -48,6 +49,9 @@ pub struct Session {
     pub root: Option<Gfid>,
     /// It gave the pool's own name and password.
     pub trusted: bool,
+    /// What its process calls itself; empty when it does not say.
+    process_name: String,
+    op_version: u32,
     state: Mutex<State>,
 }
 
@@ -66,7 +70,9 @@ impl Session {
         let Admitted { uid, subvolume, trusted, .. } = admitted;
         let subdir = admitted.subdir().to_owned();
         let (uid, subvolume) = (uid.clone(), subvolume.clone());
-        Session { id, uid, subvolume, subdir, root, trusted: *trusted, state: Mutex::default() }
+        let (process_name, op_version) = (admitted.process_name.clone(), admitted.op_version);
+        let trusted = *trusted;
+        Session { id, uid, subvolume, subdir, root, trusted, process_name, op_version, state: Mutex::default() }
     }
 
     /// Whether a connection that says this of itself is one of ours.
@@ -96,6 +102,25 @@ impl Session {
             return Some(state.fds.drain().map(|(_, fd)| fd).collect());
         }
         None
+    }
+
+    /// What is to be seen of it.
+    pub fn view(&self) -> ClientView {
+        let state = self.state.lock();
+        let connections = state.connections.iter().map(|connection| {
+            let (received, sent) = connection.traffic();
+            ConnectionView { peer: connection.peer().to_owned(), received, sent }
+        });
+        let mut files: Vec<(u64, OpenFd)> = state.fds.iter().map(|(wire, fd)| (*wire, *fd)).collect();
+        files.sort_unstable_by_key(|(wire, _)| *wire);
+        ClientView {
+            id: self.id,
+            uid: self.uid.clone(),
+            process_name: self.process_name.clone(),
+            op_version: self.op_version,
+            connections: connections.collect(),
+            files,
+        }
     }
 
     /// A connection to tell the client something on.

@@ -322,6 +322,17 @@ impl InodeTable {
         }
     }
 
+    /// How many are kept beyond those in use.
+    pub fn capacity(&self) -> usize {
+        self.capacity_per_shard * SHARDS
+    }
+
+    /// How many of them clients hold open.
+    pub fn active(&self) -> usize {
+        let open = |inode: &&Arc<Inode>| inode.opens.load(Ordering::Relaxed) > 0;
+        self.shards.iter().map(|shard| shard.lock().inodes.values().filter(open).count()).sum()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,5 +1,6 @@
 //! Processes glusterd starts: bricks and heal services. Where their files are, how they are started, found again, stopped.
 
+pub mod ask;
 pub mod process;
 
 use std::path::{Path, PathBuf};

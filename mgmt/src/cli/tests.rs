@@ -152,7 +152,7 @@ impl Fake {
             Request::VolumeInfo { name: None } => Ok(Answer::VolumeInfo(self.volumes.clone())),
             Request::VolumeInfo { name: Some(name) } => self.volume(name).map(|v| Answer::VolumeInfo(vec![v.clone()])),
             Request::VolumeList => Ok(Answer::Names(self.volumes.iter().map(|v| v.name.clone()).collect())),
-            Request::VolumeStatus { name } => {
+            Request::VolumeStatus { name, .. } => {
                 let name = name.as_deref().unwrap_or_default();
                 let volume = self.volume(name)?;
                 if volume.status != 1 {
@@ -166,6 +166,7 @@ impl Fake {
                     online: true,
                     tcp_port: port,
                     pid: Some(1234),
+                    facts: Default::default(),
                 };
                 let bricks = volume.bricks.iter().map(|b| process("Brick", &b.host, &b.path, Some(49152)));
                 let heal = ["localhost", "debian2", "debian3"].map(|h| process("Self-heal Daemon", h, h, None));
@@ -193,6 +194,10 @@ impl Fake {
                 let volume = self.volume(name)?;
                 let set = volume.options.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
                 Ok(Answer::Options(vec![(key.clone(), set.unwrap_or_else(|| "auto".to_owned()))]))
+            }
+            Request::VolumeStatedump { name } => self.volume(name).map(|volume| named(volume)),
+            Request::AddBricks { name, .. } | Request::RemoveBricks { name, .. } => {
+                refuse(INTERNAL, format!("Volume {name} stays as it is"))
             }
             Request::VolumeHeal { name, .. } => {
                 if self.volume(name)?.status != 1 {
@@ -328,14 +333,14 @@ fn what_we_cannot_do_yet_says_so() {
     let mut fake = Fake::default();
     for words in [
         "volume rebalance gv0 start",
-        "volume add-brick gv0 debian1:/a",
+        "volume remove-brick gv0 debian1:/a start",
         "snapshot create s gv0",
         "volume geo-replication a b::c start",
         "volume quota gv0 enable",
         "volume bitrot gv0 enable",
         "nfs-ganesha enable",
         "get-state",
-        "volume status gv0 detail",
+        "volume top gv0 open",
         "volume create v disperse 3 redundancy 1 a:/a b:/b c:/c",
     ] {
         let words: Vec<&str> = words.split(' ').collect();
@@ -402,6 +407,7 @@ fn a_long_brick_name_goes_on_in_the_next_line() {
         online: false,
         tcp_port: None,
         pid: None,
+        facts: Default::default(),
     };
     let status = VolumeStatus { name: "gv0".to_owned(), processes: vec![process] };
     let text = text::volume_status(&status);

@@ -1,12 +1,17 @@
 //! `volume` commands.
 
+pub(super) mod about;
+mod bricks;
 mod create;
 mod options;
 mod status;
+mod top;
 
+pub(super) use bricks::{add, remove};
 pub(super) use create::create;
 pub(super) use options::{get, reset, set};
 pub(super) use status::status;
+pub(super) use top::{statedump, top};
 
 use super::heal::{self, Info};
 use super::{Session, Status, text, xml};

@@ -4,6 +4,7 @@ use quick_xml::escape::partial_escape;
 
 use super::heal::Backlog;
 use super::text::{is_arbiter, volume_state, volume_type};
+use super::volume::about::{self, Table};
 use crate::api::{BrickInfo, Failure, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
 use crate::option::{HELP, Help};
 
@@ -201,20 +202,19 @@ fn transport(name: &str) -> i32 {
     }
 }
 
-/// `volume status`
-pub(super) fn volume_status(volumes: &[VolumeStatus]) -> String {
+/// `volume status`; that of single processes says nothing of tasks.
+pub(super) fn volume_status(volumes: &[VolumeStatus], with_tasks: bool) -> String {
     Document::new(0, 0, "")
         .open("volStatus")
         .open("volumes")
         .each(volumes, |document, volume| {
-            document
+            let document = document
                 .open("volume")
                 .text("volName", &volume.name)
                 .text("nodeCount", volume.processes.len())
-                .each(&volume.processes, one_process)
-                .open("tasks")
-                .close()
-                .close()
+                .each(&volume.processes, |document, process| one_process(document, process).close());
+            let document = if with_tasks { document.open("tasks").close() } else { document };
+            document.close()
         })
         .finish()
 }
@@ -235,7 +235,26 @@ fn one_process(document: Document, process: &ProcessStatus) -> Document {
         .text("rdma", "N/A")
         .close()
         .text("pid", process.pid.filter(|_| process.online).map_or(-1, i64::from))
-        .close()
+}
+
+/// `volume status V detail` and its like.
+pub(super) fn volume_table(volumes: &[VolumeStatus], table: Table, whole: bool) -> String {
+    Document::new(0, 0, "")
+        .open("volStatus")
+        .open("volumes")
+        .each(volumes, |document, volume| {
+            let bricks: Vec<&ProcessStatus> = volume.processes.iter().filter(|p| p.kind == "Brick").collect();
+            // What is asked of brick processes GlusterFS counts twice, but for one.
+            let is_asked = !matches!(table, Table::Detail | Table::ClientList);
+            let count = if is_asked && whole { (2 * bricks.len()).saturating_sub(1) } else { bricks.len() };
+            document
+                .open("volume")
+                .text("volName", &volume.name)
+                .text("nodeCount", count)
+                .each(&bricks, |document, brick| about::xml(one_process(document, brick), brick, table).close())
+                .close()
+        })
+        .finish()
 }
 
 /// `volume status V tasks`

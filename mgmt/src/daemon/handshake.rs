@@ -183,9 +183,15 @@ impl Node {
                 let port = u16::try_from(port).ok().filter(|port| *port > 0);
                 // Only this machine's bricks, and only those we know, may say where they are.
                 let known = self.store.with_state(|state| {
-                    state.volumes.values().any(|volume| self.own_bricks(volume).iter().any(|own| own.path == brick))
+                    state.volumes.values().find_map(|volume| {
+                        let own = self.own_bricks(volume).into_iter().find(|own| own.path == brick)?;
+                        Some(names::brick(volume, own))
+                    })
                 });
-                if let (Some(port), true, true) = (port, known, is_local()) {
+                if let (Some(port), Some(key), true) = (port, known, is_local()) {
+                    // This is the connection it keeps, not the one it fetched its volfile over: it is told of changes here,
+                    // the first time of those it may have missed in between.
+                    client.fetched.borrow_mut().insert(key, 0);
                     tracing::info!("brick {brick} is up on port {port}");
                     self.signed_in.borrow_mut().insert(brick.clone(), port);
                     if let Err(error) = self.update_local(|local| {

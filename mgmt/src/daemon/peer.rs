@@ -7,7 +7,7 @@ use openraft::raft::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::api::{BrickName, Failure, VolumeStatus};
+use crate::api::{About, BrickName, Failure, VolumeStatus};
 use crate::state::command::{Applied, Command};
 use crate::state::model::{Peer, State};
 use crate::state::raft::{NodeId, Types};
@@ -92,6 +92,10 @@ pub enum PeerCall {
     Status {
         tag: PoolTag,
         volume: Option<String>,
+        #[serde(default)]
+        about: Option<About>,
+        #[serde(default)]
+        brick: Option<String>,
     },
 }
 
@@ -117,6 +121,14 @@ pub enum Act {
         volume: String,
     },
     Stopped {
+        volume: String,
+    },
+    /// Stop bricks that were taken out.
+    Shrunk {
+        volume: String,
+    },
+    /// Have bricks write state dumps.
+    Dump {
         volume: String,
     },
     /// Start an index (or full) heal.

@@ -193,7 +193,14 @@ impl Node {
             Request::VolumeDelete { name } => self.delete_volume(name).await,
             Request::VolumeInfo { name } => self.volume_info(name.as_deref()),
             Request::VolumeList => self.volume_names(),
-            Request::VolumeStatus { name } => self.volume_status(name.as_deref()).await,
+            Request::VolumeStatus { name, about, brick } => {
+                self.volume_status(name.as_deref(), about.as_ref(), brick.as_deref()).await
+            }
+            Request::VolumeStatedump { name } => self.dump_volume(name).await,
+            Request::AddBricks { name, replica, bricks, force } => {
+                self.add_bricks(name, *replica, bricks, *force).await
+            }
+            Request::RemoveBricks { name, replica, bricks } => self.remove_bricks(name, *replica, bricks).await,
             Request::VolumeSet { name, options } => self.set_options(name, options).await,
             Request::VolumeReset { name, key, force } => self.reset_options(name, key.as_deref(), *force).await,
             Request::VolumeGet { name, key } => self.get_options(name, key),
@@ -316,7 +323,9 @@ impl Node {
                 };
                 PeerAnswer::Acted(outcome)
             }
-            PeerCall::Status { volume, .. } => PeerAnswer::Status(self.own_status(volume.as_deref())),
+            PeerCall::Status { volume, about, brick, .. } => {
+                PeerAnswer::Status(self.own_status(volume.as_deref(), about.as_ref(), brick.as_deref()).await)
+            }
         })
     }
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::model::{Peer, State, Status, Volume};
+use super::model::{Brick, Peer, State, Status, Volume};
 use crate::api::Failure;
 
 /// A change.
@@ -29,6 +29,18 @@ pub enum Command {
     DeleteVolume {
         name: String,
         id: Uuid,
+    },
+    /// Appends whole sets of bricks.
+    AddBricks {
+        name: String,
+        id: Uuid,
+        bricks: Vec<Brick>,
+    },
+    /// Takes whole sets of bricks out, by their ids.
+    RemoveBricks {
+        name: String,
+        id: Uuid,
+        brick_ids: Vec<String>,
     },
     /// Sets options under their full names; validated by the proposer.
     SetOptions {
@@ -96,23 +108,7 @@ fn change(state: &mut State, command: Command, losers: &mut Vec<String>) -> Resu
             if state.volumes.contains_key(&volume.name) {
                 return Err(Failure::new(libc::EEXIST, format!("Volume {} already exists", volume.name)));
             }
-            for brick in &volume.bricks {
-                if !state.peers.contains_key(&brick.host_uuid) {
-                    return Err(Failure::new(
-                        libc::EINVAL,
-                        format!("Host {} is not in 'Peer in Cluster' state", brick.host),
-                    ));
-                }
-                if let Some(taken) = brick_conflict(state, brick.host_uuid, &brick.path) {
-                    return Err(Failure::new(
-                        libc::EINVAL,
-                        format!(
-                            "Brick: {} not available. Brick may be containing or be contained by an existing brick.",
-                            taken
-                        ),
-                    ));
-                }
-            }
+            check_bricks(state, &volume.bricks)?;
             state.volumes.insert(volume.name.clone(), volume);
         }
         Command::StartVolume { name, id, force } => {
@@ -145,6 +141,26 @@ fn change(state: &mut State, command: Command, losers: &mut Vec<String>) -> Resu
                 ));
             }
             state.volumes.remove(&name);
+        }
+        Command::AddBricks { name, id, bricks } => {
+            check_bricks(state, &bricks)?;
+            let volume = volume(state, &name, id)?;
+            if !bricks.len().is_multiple_of(volume.replica.max(1) as usize) {
+                return Err(Failure::new(libc::EINVAL, "the number of bricks is no multiple of the replica count"));
+            }
+            volume.bricks.extend(bricks);
+            volume.version += 1;
+            // What is new has to be started.
+            volume.start_count += u64::from(volume.status == Status::Started);
+        }
+        Command::RemoveBricks { name, id, brick_ids } => {
+            let volume = volume(state, &name, id)?;
+            let left = volume.bricks.iter().filter(|brick| !brick_ids.contains(&brick.id)).count();
+            if left == 0 || !left.is_multiple_of(volume.replica.max(1) as usize) {
+                return Err(Failure::new(libc::EINVAL, "the bricks that are left are no whole sets"));
+            }
+            volume.bricks.retain(|brick| !brick_ids.contains(&brick.id));
+            volume.version += 1;
         }
         Command::SetOptions { name, id, options } => {
             let volume = volume(state, &name, id)?;
@@ -179,6 +195,22 @@ fn change(state: &mut State, command: Command, losers: &mut Vec<String>) -> Resu
             state.global_version += 1;
         }
         Command::Merge(other) => merge(state, *other, losers),
+    }
+    Ok(())
+}
+
+/// Whether bricks can be lent: their nodes are of the pool, and their directories free.
+fn check_bricks(state: &State, bricks: &[Brick]) -> Result<(), Failure> {
+    for brick in bricks {
+        let refuse = |message: String| Err(Failure::new(libc::EINVAL, message));
+        if !state.peers.contains_key(&brick.host_uuid) {
+            return refuse(format!("Host {} is not in 'Peer in Cluster' state", brick.host));
+        }
+        if let Some(taken) = brick_conflict(state, brick.host_uuid, &brick.path) {
+            return refuse(format!(
+                "Brick: {taken} not available. Brick may be containing or be contained by an existing brick."
+            ));
+        }
     }
     Ok(())
 }

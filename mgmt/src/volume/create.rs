@@ -18,7 +18,7 @@ pub const VOLUME_ID: &str = "trusted.glusterfs.volume-id";
 /// The mark of a file known by gfid. Source: GFID_XATTR_KEY.
 const GFID: &str = "trusted.gfid";
 /// Most bricks of a volume. Source: our bound.
-const MAX_BRICKS: usize = 4096;
+pub const MAX_BRICKS: usize = 4096;
 /// GlusterFS's errno for what it refuses late; early refusals of `create` have none. Source: EG_INTRNL.
 pub const LATE_REFUSAL: i32 = 30800;
 /// Longest volume name. Source: GD_VOLUME_NAME_MAX.
@@ -164,7 +164,7 @@ impl Node {
     }
 
     /// The bricks with the peers they are on.
-    async fn name_bricks(&self, volume: &str, bricks: &[BrickName]) -> Result<Vec<Brick>, Failure> {
+    pub(super) async fn name_bricks(&self, volume: &str, bricks: &[BrickName]) -> Result<Vec<Brick>, Failure> {
         let mut named: Vec<Brick> = Vec::with_capacity(bricks.len());
         for (index, brick) in bricks.iter().enumerate() {
             let wrong = || {
@@ -196,7 +196,7 @@ impl Node {
     }
 
     /// Whether the bricks of each set are on different machines, by the addresses of the names they were given by.
-    async fn check_spread(&self, bricks: &[BrickName], copies: usize) -> Result<(), Failure> {
+    pub(super) async fn check_spread(&self, bricks: &[BrickName], copies: usize) -> Result<(), Failure> {
         use crate::daemon::node::resolve;
         for set in bricks.chunks(copies) {
             let mut seen: Vec<std::net::IpAddr> = Vec::new();
@@ -259,7 +259,8 @@ impl Node {
     }
 }
 
-fn not_available(name: &str) -> String {
+/// The refusal of a path that overlaps a brick.
+pub fn not_available(name: &str) -> String {
     format!("Brick: {name} not available. Brick may be containing or be contained by an existing brick.")
 }
 

@@ -1,14 +1,16 @@
 //! `volume info`, `volume list`, `volume status`, `peer status`: answered from what this node has applied, leader or not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::api::{Answer, BrickInfo, Failure, Outcome, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
+use crate::api::{About, Answer, BrickInfo, Failure, Outcome, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
 use crate::daemon::node::Node;
 use crate::daemon::peer::{PeerAnswer, PeerCall};
 use crate::option::parse_bool;
 use crate::state::model::{State, Status, Volume};
+use crate::volume::about::patience;
 
 /// How long a node may take to say what runs on it.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,7 +88,7 @@ impl Node {
     }
 
     /// `volume status`.
-    pub async fn volume_status(&self, name: Option<&str>) -> Outcome {
+    pub async fn volume_status(&self, name: Option<&str>, about: Option<&About>, only: Option<&str>) -> Outcome {
         if let Some(name) = name
             && self.volume(name)?.status != Status::Started
         {
@@ -94,16 +96,22 @@ impl Node {
         }
         let tag = self.tag();
         let own = self.uuid();
-        let mut answers = vec![(own, self.own_status(name))];
+        let timeout = about.map_or(STATUS_TIMEOUT, |about| patience(Some(about)) + STATUS_TIMEOUT);
         let others = self.others().into_iter().filter(|peer| self.is_connected(peer.uuid));
         let asked = join_all(others.map(|peer| async move {
-            let call = PeerCall::Status { tag, volume: name.map(str::to_owned) };
-            match self.call(&peer, &call, STATUS_TIMEOUT).await {
+            let call = PeerCall::Status {
+                tag,
+                volume: name.map(str::to_owned),
+                about: about.cloned(),
+                brick: only.map(str::to_owned),
+            };
+            match self.call(&peer, &call, timeout).await {
                 Ok(PeerAnswer::Status(status)) => (peer.uuid, status),
                 _ => (peer.uuid, Vec::new()),
             }
-        }))
-        .await;
+        }));
+        let (here, asked) = futures::join!(self.own_status(name, about, only), asked);
+        let mut answers = vec![(own, here)];
         answers.extend(asked);
         let volumes: Vec<Volume> = self.store.with_state(|state| {
             state.volumes.values().filter(|volume| name.is_none_or(|name| volume.name == name)).cloned().collect()
@@ -140,13 +148,13 @@ impl Node {
     }
 
     /// This node's lines of `volume status`.
-    pub fn own_status(&self, name: Option<&str>) -> Vec<VolumeStatus> {
+    pub async fn own_status(&self, name: Option<&str>, about: Option<&About>, only: Option<&str>) -> Vec<VolumeStatus> {
         let own = self.uuid().to_string();
         let ports = self.store.local().ports;
         let volumes: Vec<Volume> = self.store.with_state(|state| {
             state.volumes.values().filter(|volume| name.is_none_or(|name| volume.name == name)).cloned().collect()
         });
-        volumes
+        let mut statuses: Vec<VolumeStatus> = volumes
             .iter()
             .filter(|volume| volume.status == Status::Started)
             .map(|volume| {
@@ -163,6 +171,7 @@ impl Node {
                             online: pid.is_some(),
                             tcp_port: ports.get(&brick.path).copied().filter(|_| pid.is_some()),
                             pid,
+                            facts: BTreeMap::new(),
                         }
                     })
                     .collect();
@@ -178,10 +187,27 @@ impl Node {
                         online: pid.is_some(),
                         tcp_port: None,
                         pid,
+                        facts: BTreeMap::new(),
                     });
                 }
                 VolumeStatus { name: volume.name.clone(), processes }
             })
-            .collect()
+            .collect();
+        if let Some(about) = about {
+            // All at once: those that hang cost the others nothing.
+            let asked = statuses.iter_mut().flat_map(|status| {
+                let volume = volumes.iter().find(|volume| volume.name == status.name);
+                status.processes.iter_mut().filter_map(move |process| Some((volume?, process)))
+            });
+            join_all(asked.map(|(volume, process)| async move {
+                let wanted = only.is_none_or(|only| only == format!("{}:{}", process.host, process.path));
+                let brick = volume.bricks.iter().find(|brick| brick.path == process.path && brick.host == process.host);
+                if let Some(brick) = brick.filter(|_| process.online && process.kind == "Brick" && wanted) {
+                    process.facts = self.about_brick(volume, brick, about).await;
+                }
+            }))
+            .await;
+        }
+        statuses
     }
 }

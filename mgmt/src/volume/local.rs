@@ -1,10 +1,12 @@
 //! A node's part: its brick processes and heal services, as the decided state wants them.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use rustix::process::Signal;
 
 use crate::api::Failure;
 use crate::brick::process::{Daemon, free_port, is_free, program, start_on_port};
@@ -17,6 +19,8 @@ use crate::volume::create::{mark_brick, reason};
 
 /// How often processes are looked after.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How long a brick may take to write a state dump.
+const DUMP_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest wait between restarts of a heal service that keeps dying.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
@@ -141,6 +145,16 @@ impl Node {
                 self.stop_heal(&volume.name).await;
                 stopped
             }
+            Act::Shrunk { volume } => {
+                let volume = self.volume(volume)?;
+                let volumes: Vec<Volume> = self.store.with_state(|state| state.volumes.values().cloned().collect());
+                self.stop_strays(&volumes).await;
+                if volume.is_replicated() {
+                    self.reconcile_heal().await;
+                }
+                Ok(())
+            }
+            Act::Dump { volume } => self.dump_here(&self.volume(volume)?).await,
             Act::Heal { volume, full } => self.heal_here(volume, *full).await,
             Act::Applied => Ok(()),
         }
@@ -251,6 +265,32 @@ impl Node {
             && volume.is_replicated()
             && volume.option("cluster.self-heal-daemon").and_then(parse_bool).unwrap_or(true)
             && !self.own_bricks(volume).is_empty()
+    }
+
+    /// Has this node's bricks of a volume write state dumps, and waits until they are there.
+    async fn dump_here(&self, volume: &Volume) -> Result<(), Failure> {
+        let directory = volume.option("server.statedump-path").map_or_else(|| self.places.run.clone(), PathBuf::from);
+        let count = |mark: &str| {
+            let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+            entries.filter(|entry| entry.file_name().to_string_lossy().contains(mark)).count()
+        };
+        for brick in self.own_bricks(volume) {
+            let daemon = self.brick_daemon(volume, brick, 0);
+            let Some(pid) = daemon.pid() else { continue };
+            let mark = format!(".{pid}.dump.");
+            let before = count(&mark);
+            let failed =
+                |error: std::io::Error| Failure::new(libc::EIO, format!("statedump of {}: {error}", brick.name()));
+            if !daemon.signal(Signal::USR1).map_err(failed)? {
+                continue;
+            }
+            let deadline = Instant::now() + DUMP_PATIENCE;
+            // A second dump within one second takes the first one's place.
+            while count(&mark) <= before && before == 0 && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
     }
 
     /// Stops a volume's heal service on this node.

@@ -1,5 +1,7 @@
 //! Volumes: the commands, and what each node does for them.
 
+pub mod about;
+pub mod bricks;
 pub mod create;
 pub mod facts;
 pub mod heal;

@@ -72,6 +72,16 @@ impl Node {
         Ok(Answer::Volume { name: name.to_owned(), id: volume.id.to_string() })
     }
 
+    /// `volume statedump`.
+    pub async fn dump_volume(&self, name: &str) -> Outcome {
+        let volume = self.volume(name)?;
+        if volume.status != Status::Started {
+            return Err(Failure::new(libc::EINVAL, format!("Volume {name} is not in the started state")));
+        }
+        self.act(0, Act::Dump { volume: name.to_owned() }).await?;
+        Ok(Answer::Volume { name: name.to_owned(), id: volume.id.to_string() })
+    }
+
     /// Has nodes check. `pattern` is GlusterFS's for a failure elsewhere: node, message.
     ///
     /// # Errors

@@ -1,0 +1,160 @@
+//! What `volume status` and `volume top` show beyond who runs: asked of the brick processes of this node, or seen on their
+//! file systems. A brick or a disk that hangs holds up a thread of its own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ladrillo_translator::{Dict, Value};
+use tokio::sync::oneshot;
+
+use crate::api::About;
+use crate::brick::ask;
+use crate::daemon::node::Node;
+use crate::state::model::{Brick, Volume};
+
+/// How long a brick may take to answer.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// And to measure its disk.
+const PERF_PATIENCE: Duration = Duration::from_secs(60);
+/// Numbers of GlusterFS's questions. Source: gf_cli_status_type.
+const fn command(about: &About) -> i64 {
+    match about {
+        About::Mem => 0x1,
+        About::Clients => 0x2,
+        About::Inode => 0x4,
+        About::Fd => 0x8,
+        About::Callpool => 0x10,
+        About::Detail => 0x20,
+        About::ReadPerf { .. } | About::WritePerf { .. } => 0,
+    }
+}
+
+/// How long a node may take to answer `about`, in all.
+pub fn patience(about: Option<&About>) -> Duration {
+    match about {
+        Some(About::ReadPerf { .. } | About::WritePerf { .. }) => PERF_PATIENCE + PATIENCE,
+        _ => PATIENCE + Duration::from_secs(1),
+    }
+}
+
+impl Node {
+    /// What is known about a running brick of this node; empty when it does not say.
+    pub async fn about_brick(&self, volume: &Volume, brick: &Brick, about: &About) -> BTreeMap<String, String> {
+        let socket = self.places.socket(&self.places.brick_pid(volume, brick));
+        let (about, path) = (about.clone(), brick.path.clone());
+        let wait = patience(Some(&about));
+        let (answer, answered) = oneshot::channel();
+        let look = move || {
+            let found = look(&about, &path, &socket).unwrap_or_else(|error| {
+                tracing::warn!("{path}: {error}");
+                BTreeMap::new()
+            });
+            // Nobody waits any more after a timeout.
+            let _ = answer.send(found);
+        };
+        if let Err(error) = std::thread::Builder::new().name("about-brick".to_owned()).spawn(look) {
+            tracing::warn!("a thread to ask a brick: {error}");
+            return BTreeMap::new();
+        }
+        match tokio::time::timeout(wait, answered).await {
+            Ok(Ok(found)) => found,
+            _ => BTreeMap::new(),
+        }
+    }
+}
+
+fn look(about: &About, path: &str, socket: &PathBuf) -> std::io::Result<BTreeMap<String, String>> {
+    if *about == About::Detail {
+        return file_system(path);
+    }
+    let mut input = Dict::new();
+    let answer = match about {
+        About::ReadPerf { block_bytes, blocks } | About::WritePerf { block_bytes, blocks } => {
+            let writes = matches!(about, About::WritePerf { .. });
+            input.set_int("top-op", if writes { 7 } else { 6 });
+            input.set_int("blk-size", i64::from(*block_bytes));
+            input.set_int("blk-cnt", i64::from(*blocks));
+            ask::ask(socket, ask::INFO, path, &input, PERF_PATIENCE)?
+        }
+        _ => {
+            input.set_int("cmd", command(about));
+            input.set_str("brick-name", path.to_owned());
+            ask::ask(socket, ask::STATUS, path, &input, PATIENCE)?
+        }
+    };
+    Ok(answer.iter().filter_map(|(key, value)| Some((text(key)?, shown(value)?))).collect())
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).ok().map(|text| text.trim_end_matches('\0').to_owned())
+}
+
+/// Values without a type come as text; ours may come as numbers.
+fn shown(value: &Value) -> Option<String> {
+    match value {
+        Value::Int(number) => Some(number.to_string()),
+        Value::Uint(number) => Some(number.to_string()),
+        Value::Str(bytes) | Value::StrOld(bytes) | Value::Ptr(bytes) => text(bytes),
+        _ => None,
+    }
+}
+
+/// Size, device, mount options of the file system below `path`.
+fn file_system(path: &str) -> std::io::Result<BTreeMap<String, String>> {
+    let stat = rustix::fs::statvfs(path)?;
+    let mut found: BTreeMap<String, String> = [
+        ("total", stat.f_blocks.saturating_mul(stat.f_frsize)),
+        ("free", stat.f_bavail.saturating_mul(stat.f_frsize)),
+        ("block_size", stat.f_bsize),
+        ("total_inodes", stat.f_files),
+        ("free_inodes", stat.f_ffree),
+    ]
+    .map(|(key, figure)| (key.to_owned(), figure.to_string()))
+    .into();
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    if let Some([device, _, kind, options]) = mount_of(&mounts, path) {
+        found.insert("device".to_owned(), device.to_owned());
+        found.insert("fs_name".to_owned(), kind.to_owned());
+        found.insert("mnt_options".to_owned(), options.to_owned());
+    }
+    Ok(found)
+}
+
+/// Device, mount point, type, options of the mount that holds `path`: the deepest, of several the last.
+fn mount_of<'m>(mounts: &'m str, path: &str) -> Option<[&'m str; 4]> {
+    let holds = |point: &str| {
+        let point = point.trim_end_matches('/');
+        path.strip_prefix(point).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let mut best: Option<[&str; 4]> = None;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ');
+        let (Some(device), Some(point), Some(kind), Some(options)) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if holds(point) && best.is_none_or(|[_, known, ..]| point.len() >= known.len()) {
+            best = Some([device, point, kind, options]);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_brick_is_on_the_deepest_mount() {
+        let mounts = "/dev/a / ext4 rw 0 0\n/dev/b /d xfs rw,x 0 0\n/dev/c /data xfs ro 0 0\ntmpfs /d tmpfs rw,y 0 0\n";
+        assert_eq!(mount_of(mounts, "/d/brick"), Some(["tmpfs", "/d", "tmpfs", "rw,y"]));
+        assert_eq!(mount_of(mounts, "/data"), Some(["/dev/c", "/data", "xfs", "ro"]));
+        assert_eq!(mount_of(mounts, "/dat"), Some(["/dev/a", "/", "ext4", "rw"]));
+        assert_eq!(mount_of("junk", "/d"), None);
+        let found = file_system("/").unwrap();
+        assert!(found["total"].parse::<u64>().unwrap() > 0, "{found:?}");
+        assert!(file_system("/nonexistent/x").is_err());
+    }
+}
