@@ -97,7 +97,7 @@ fn show(session: &mut Session, bricks: &[&ProcessStatus], number: usize) {
             session.console.out(format_args!(
                 "Throughput {:.2} MBps time {:.4} secs",
                 of(brick, "throughput"),
-                of(brick, "time") / 1e6 / 1e6
+                of(brick, "time") / 1e6
             ));
         }
         return;
