@@ -62,3 +62,8 @@ fn a_brick_changes_hands_in_place() {
 fn a_brick_with_a_failing_disk_ends() {
     play("health", 90);
 }
+
+#[test]
+fn pings_are_answered_while_a_disk_hangs() {
+    play("hang", 60);
+}

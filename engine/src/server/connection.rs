@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::TcpStream as StdTcpStream;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use futures::AsyncWriteExt;
+use futures::future::Either;
 use glommio::net::TcpStream;
 use ladrillo_transport::Message;
 use ladrillo_transport::record::{RecordReader, record_mark};
@@ -20,6 +21,8 @@ use parking_lot::Mutex;
 const OUTGOING_ENOUGH_BYTES: usize = 8 << 20;
 /// A client that is further behind than that and all it had under way is cut off.
 const OUTGOING_MAX_BYTES: usize = 256 << 20;
+/// Most records that a rescue leaves to a hanging executor for one connection. Source: our bound.
+const MAX_LEFT: usize = 4096;
 /// Most buffers handed to one sendmsg: 1024 is Linux's limit (UIO_MAXIOV); fewer are plenty.
 const GATHER: usize = 64;
 
@@ -27,8 +30,52 @@ const GATHER: usize = 64;
 pub struct Outgoing {
     socket: StdTcpStream,
     peer: String,
+    /// The executor that keeps the connection.
+    executor: usize,
+    inbox: Mutex<Inbox>,
     state: Mutex<State>,
     closed: AtomicBool,
+}
+
+/// What was received and not yet taken. Shared, so that [`Outgoing::rescue`] finds PINGs while the executor hangs.
+struct Inbox {
+    reader: RecordReader,
+    /// Records that a rescue has read and left to the executor, in order.
+    left: VecDeque<Bytes>,
+    left_bytes: usize,
+    /// The task that waits for a record.
+    waiter: Option<Waker>,
+}
+
+/// What looking for a record found.
+enum Found {
+    Record(Bytes),
+    Nothing,
+    End,
+}
+
+impl Inbox {
+    fn new() -> Inbox {
+        Inbox { reader: RecordReader::new(), left: VecDeque::new(), left_bytes: 0, waiter: None }
+    }
+
+    /// A record that is here, or comes without waiting.
+    fn look(&mut self, fd: RawFd) -> io::Result<Found> {
+        loop {
+            if let Some(record) = self.reader.next_record()? {
+                return Ok(Found::Record(record));
+            }
+            let wanted = self.reader.wanted();
+            match receive(fd, self.reader.buffer(), wanted) {
+                Ok(0) if self.reader.at_boundary() => return Ok(Found::End),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Found::Nothing),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -93,6 +140,46 @@ impl Outgoing {
         }
         state.reader = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// The executor that keeps the connection.
+    pub fn executor(&self) -> usize {
+        self.executor
+    }
+
+    /// Reads what has come while the executor hangs: `answer` answers what needs no executor, the rest waits for it. Stops
+    /// when `room` bytes wait; returns how many more do. The executor meets an error or the end when it goes on.
+    pub fn rescue(&self, room: usize, answer: impl Fn(&Bytes) -> Option<Message>) -> usize {
+        let mut answers = Vec::new();
+        let mut kept = 0;
+        {
+            let mut inbox = self.inbox.lock();
+            while kept < room && inbox.left.len() < MAX_LEFT {
+                let Ok(Found::Record(record)) = inbox.look(self.socket.as_raw_fd()) else { break };
+                match answer(&record) {
+                    Some(message) => answers.push(message),
+                    None => {
+                        kept += record.len();
+                        inbox.left_bytes += record.len();
+                        inbox.left.push_back(record);
+                    }
+                }
+            }
+            if kept > 0
+                && let Some(waiter) = inbox.waiter.take()
+            {
+                waiter.wake();
+            }
+        }
+        for message in answers {
+            self.send(message);
+        }
+        kept
+    }
+
+    /// Bytes that a rescue has read and the executor not yet taken.
+    pub fn left_bytes(&self) -> usize {
+        self.inbox.lock().left_bytes
     }
 
     /// Who is at the other end.
@@ -198,21 +285,27 @@ impl State {
 /// The receiving half, and the task that sends what did not go at once. Lives on one executor.
 pub struct Incoming {
     socket: TcpStream,
-    reader: RecordReader,
+    outgoing: Arc<Outgoing>,
 }
 
 /// Makes a connection out of an accepted socket. Call on the executor that keeps it.
-pub fn adopt(socket: OwnedFd, peer: String) -> io::Result<(Incoming, Arc<Outgoing>)> {
+pub fn adopt(socket: OwnedFd, peer: String, executor: usize) -> io::Result<(Incoming, Arc<Outgoing>)> {
     let raw = StdTcpStream::from(socket);
     let sending = raw.try_clone()?;
     let waiting = raw.try_clone()?;
-    let outgoing =
-        Arc::new(Outgoing { socket: sending, peer, state: Mutex::default(), closed: AtomicBool::new(false) });
+    let outgoing = Arc::new(Outgoing {
+        socket: sending,
+        peer,
+        executor,
+        inbox: Mutex::new(Inbox::new()),
+        state: Mutex::default(),
+        closed: AtomicBool::new(false),
+    });
     // SAFETY: each stream owns the descriptor that into_raw_fd gives up.
     let (rx, tx) =
         unsafe { (TcpStream::from_raw_fd(raw.into_raw_fd()), TcpStream::from_raw_fd(waiting.into_raw_fd())) };
     glommio::spawn_local(write_rest(outgoing.clone(), tx)).detach();
-    Ok((Incoming { socket: rx, reader: RecordReader::new() }, outgoing))
+    Ok((Incoming { socket: rx, outgoing: outgoing.clone() }, outgoing))
 }
 
 /// Sends what the kernel did not take at once, whenever it takes more.
@@ -253,21 +346,36 @@ impl Incoming {
     /// What is no record, or the network's.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
-            if let Some(record) = self.reader.next_record()? {
-                return Ok(Some(record));
-            }
-            let wanted = self.reader.wanted();
-            let fd = self.socket.as_raw_fd();
-            let buffer = self.reader.buffer();
-            match receive(fd, buffer, wanted) {
-                Ok(0) if self.reader.at_boundary() => return Ok(None),
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.socket.peek(&mut [0]).await.map_err(io::Error::from)?;
+            let left = |inbox: &mut Inbox| {
+                let record = inbox.left.pop_front()?;
+                inbox.left_bytes -= record.len();
+                Some(record)
+            };
+            {
+                let mut inbox = self.outgoing.inbox.lock();
+                if let Some(record) = left(&mut inbox) {
+                    return Ok(Some(record));
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                match inbox.look(self.socket.as_raw_fd())? {
+                    Found::Record(record) => return Ok(Some(record)),
+                    Found::End => return Ok(None),
+                    Found::Nothing => {}
+                }
+            }
+            let outgoing = &self.outgoing;
+            let rescued = futures::future::poll_fn(|cx| {
+                let mut inbox = outgoing.inbox.lock();
+                if !inbox.left.is_empty() {
+                    return Poll::Ready(());
+                }
+                inbox.waiter = Some(cx.waker().clone());
+                Poll::Pending
+            });
+            let mut byte = [0];
+            let more = self.socket.peek(&mut byte);
+            futures::pin_mut!(rescued, more);
+            if let Either::Left((outcome, _)) = futures::future::select(more, rescued).await {
+                outcome.map_err(io::Error::from)?;
             }
         }
     }

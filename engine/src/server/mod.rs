@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::AsyncReadExt;
@@ -53,6 +53,13 @@ const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
 
 /// GFS3_OP_COMPOUND.
 const COMPOUND: u32 = 49;
+
+/// How often executors show that they are at work.
+const BEAT: Duration = Duration::from_millis(250);
+/// An executor that was not seen for so long hangs. Well below any ping-timeout (1 s at least).
+const HANGS: Duration = Duration::from_millis(750);
+/// What may be read for executors that hang and be left to them. Source: our bound.
+const RESCUE_MAX_BYTES: usize = 256 << 20;
 
 /// Connections at once. Source: our bound; a node serves up to some thousand clients of up to 4 connections.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -86,6 +93,9 @@ struct Shared {
     loads: Vec<AtomicUsize>,
     /// File operations under way, all connections together.
     pending: AtomicUsize,
+    /// When each executor was last seen at work, in milliseconds since `started`.
+    beats: Vec<AtomicU64>,
+    started: Instant,
     stopping: AtomicBool,
 }
 
@@ -116,6 +126,8 @@ impl Server {
             connections: Mutex::default(),
             loads: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             pending: AtomicUsize::new(0),
+            beats: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            started: Instant::now(),
             stopping: AtomicBool::new(false),
         });
         if let Some(locks) = shared.graph.locks() {
@@ -158,6 +170,8 @@ impl Server {
             threads.push(thread);
             started.recv().map_err(|_| io::Error::other("an executor ended before it began"))??;
         }
+        let watched = shared.clone();
+        threads.push(std::thread::Builder::new().name("watch".to_owned()).spawn(move || watched.watch())?);
         let doors = Arc::new(doors);
         for listener in listeners {
             let (shared, doors) = (shared.clone(), doors.clone());
@@ -296,6 +310,14 @@ async fn run_executor(shared: Arc<Shared>, index: usize, door: std::os::unix::ne
     // SAFETY: the stream owns the descriptor that into_raw_fd gives up.
     let mut door = unsafe { UnixStream::from_raw_fd(door.into_raw_fd()) };
     let live = Rc::new(Cell::new(0usize));
+    let beating = shared.clone();
+    glommio::spawn_local(async move {
+        while !beating.stopping.load(Ordering::Acquire) {
+            beating.beats[index].store(beating.now_ms(), Ordering::Release);
+            glommio::timer::sleep(BEAT).await;
+        }
+    })
+    .detach();
     let mut number = [0; 4];
     while door.read_exact(&mut number).await.is_ok() {
         // SAFETY: the accepting thread gave this descriptor up.
@@ -303,7 +325,7 @@ async fn run_executor(shared: Arc<Shared>, index: usize, door: std::os::unix::ne
         let (shared, live) = (shared.clone(), live.clone());
         live.set(live.get() + 1);
         glommio::spawn_local(async move {
-            serve(&shared, socket).await;
+            serve(&shared, socket, index).await;
             shared.loads[index].fetch_sub(1, Ordering::Relaxed);
             live.set(live.get() - 1);
         })
@@ -356,10 +378,10 @@ impl Flight {
     }
 }
 
-async fn serve(shared: &Arc<Shared>, socket: OwnedFd) {
+async fn serve(shared: &Arc<Shared>, socket: OwnedFd, executor: usize) {
     let peer = rustix::net::getpeername(&socket).ok().flatten().and_then(|a| SocketAddr::try_from(a).ok());
     let peer_text = peer.map_or_else(|| "?".to_owned(), |p| p.to_string());
-    let (mut incoming, outgoing) = match connection::adopt(socket, peer_text.clone()) {
+    let (mut incoming, outgoing) = match connection::adopt(socket, peer_text.clone(), executor) {
         Ok(pair) => pair,
         Err(e) => {
             tracing::warn!(peer = %peer_text, error = %e, "adopting a connection");
@@ -631,6 +653,32 @@ async fn release(top: &dyn Translator, context: &Context, open: OpenFd) -> FopRe
 }
 
 impl Shared {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Answers PINGs of the connections of executors that hang: an operation that was to end at once may still meet a disk
+    /// that does not answer, and a client that gets no PING back gives up a brick that may only be slow.
+    fn watch(&self) {
+        while !self.stopping.load(Ordering::Acquire) {
+            std::thread::sleep(BEAT);
+            let now = self.now_ms();
+            let hangs: Vec<bool> = self
+                .beats
+                .iter()
+                .map(|beat| now.saturating_sub(beat.load(Ordering::Acquire)) > HANGS.as_millis() as u64)
+                .collect();
+            if !hangs.contains(&true) {
+                continue;
+            }
+            let connections: Vec<Arc<Outgoing>> = self.connections.lock().iter().filter_map(|c| c.upgrade()).collect();
+            let mut room = RESCUE_MAX_BYTES.saturating_sub(connections.iter().map(|c| c.left_bytes()).sum());
+            for connection in connections.iter().filter(|c| hangs.get(c.executor()) == Some(&true)) {
+                room = room.saturating_sub(connection.rescue(room, ping_answer));
+            }
+        }
+    }
+
     /// The session of a client, made where there is none.
     fn join(&self, admitted: &Admitted, root: Option<Gfid>, connection: &Arc<Outgoing>) -> Arc<Session> {
         let mut sessions = self.sessions.lock();
@@ -702,6 +750,18 @@ impl Shared {
             Err(e) => tracing::warn!(error = %e, "encoding a callback"),
         }
     }
+}
+
+/// The answer to a record that is a PING.
+fn ping_answer(record: &Bytes) -> Option<Message> {
+    let Ok(Record::Call(header, _)) = rpc::decode_record(record.clone()) else { return None };
+    let is_ping = matches!(
+        (header.program, header.version, header.procedure),
+        (dump::PROGRAM, dump::VERSION, dump::PROC_PING) | (wire::PROGRAM, wire::VERSION, wire::PROC_PING)
+    );
+    let known = !matches!(header.credential, Credential::Unknown { .. });
+    (is_ping && known)
+        .then(|| rpc::encode_reply(header.xid, AcceptStatus::Success, dump::PingReply::default().encode()))
 }
 
 /// What SETVOLUME's answer calls this process.
