@@ -102,7 +102,7 @@ impl Brick {
         let tuned = self.tuned();
         let masks = tuned.masks;
         let file_mode = |mode: u32, umask: u32| {
-            masked(self.apply_umask(&parent, mode & 0o7777, umask), masks.create, masks.force_create)
+            masked(self.apply_umask(&parent, mode & 0o7777, umask, xdata), masks.create, masks.force_create)
         };
         let mut opened: Option<(OwnedFd, OFlags)> = None;
         let mut make = || -> Result<(), Errno> {
@@ -113,16 +113,17 @@ impl Brick {
                     rustix::fs::mknodat(&parent.path, &entry.name[..], kind, permissions, *rdev)
                 }
                 New::Directory { mode, umask } => {
-                    let permissions = self.apply_umask(&parent, mode & 0o7777, *umask);
+                    let permissions = self.apply_umask(&parent, mode & 0o7777, *umask, xdata);
                     let mode = masked(permissions, masks.create_directory, masks.force_directory)
                         | if inherits { 0o2000 } else { 0 };
                     rustix::fs::mkdirat(&parent.path, &entry.name[..], Mode::from_raw_mode(mode))?;
                     if mode & 0o7000 != 0 {
-                        // mkdir(2) keeps only the sticky bit.
+                        // mkdir(2) keeps only the sticky bit; what it made of the others may be a default ACL's.
+                        let made = rustix::fs::statat(&parent.path, &entry.name[..], AtFlags::SYMLINK_NOFOLLOW)?;
                         rustix::fs::chmodat(
                             &parent.path,
                             &entry.name[..],
-                            Mode::from_raw_mode(mode),
+                            Mode::from_raw_mode(made.st_mode & 0o777 | mode & 0o7000),
                             AtFlags::empty(),
                         )?;
                     }
@@ -292,14 +293,15 @@ impl Brick {
         }
     }
 
-    fn apply_umask(&self, parent: &Inode, mode: u32, umask: u32) -> u32 {
+    /// A default ACL takes the umask's place. Clients have applied theirs already; those with ACLs say what the mode was
+    /// before.
+    fn apply_umask(&self, parent: &Inode, mode: u32, umask: u32, xdata: &Dict) -> u32 {
         let umask = umask & 0o777;
-        // A default ACL takes the umask's place.
-        if umask != 0 && !matches!(sys::get_xattr(&parent.path, b"system.posix_acl_default"), Ok(Some(_))) {
-            mode & !umask
-        } else {
-            mode
+        if umask == 0 || !matches!(sys::get_xattr(&parent.path, b"system.posix_acl_default"), Ok(Some(_))) {
+            return mode & !umask;
         }
+        let asked = xdata.int("mode").and_then(|asked| u32::try_from(asked).ok());
+        mode | asked.map_or(0, |asked| asked & umask)
     }
 
     /// Distribute's guard on create and mkdir: the parent's layout must still be what the client believes it is. Answers

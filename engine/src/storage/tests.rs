@@ -883,6 +883,39 @@ fn acls_are_set_and_read_as_text() {
 }
 
 #[test]
+fn a_default_acl_takes_the_umasks_place() {
+    let Some(b) = brick() else { return };
+    let d = b.mkdir(Gfid::ROOT, "d").unwrap();
+    // u::rwx,u:1:rwx,g::---,m::rwx,o::---
+    let mut raw = 2u32.to_le_bytes().to_vec();
+    for (tag, bits, id) in
+        [(0x01u16, 7u16, u32::MAX), (0x02, 7, 1), (0x04, 0, u32::MAX), (0x10, 7, u32::MAX), (0x20, 0, u32::MAX)]
+    {
+        raw.extend_from_slice(&tag.to_le_bytes());
+        raw.extend_from_slice(&bits.to_le_bytes());
+        raw.extend_from_slice(&id.to_le_bytes());
+    }
+    let xattrs = Dict::new().with("system.posix_acl_default", Value::Ptr(raw.into()));
+    b.run(Fop::Setxattr { gfid: d, xattrs, flags: 0, xdata: Dict::new() }).unwrap();
+    let permissions = |parent, name: &str, mode: u32, told: bool| {
+        // As clients send it: the umask is applied, and those with ACLs tell the mode before it.
+        let mut xdata = request(Gfid::random());
+        if told {
+            xdata.set_int("mode", i64::from(mode));
+            xdata.set_int("umask", 0o022);
+        }
+        let fop = Fop::Mkdir { entry: entry(parent, name), mode: mode & !0o022, umask: 0o022, xdata };
+        let Reply::Entry { iatt, .. } = b.run(fop).unwrap() else { panic!("no entry") };
+        iatt.permissions()
+    };
+    assert_eq!(permissions(d, "told", 0o777, true), 0o770);
+    assert_eq!(permissions(d, "untold", 0o777, false), 0o750);
+    assert_eq!(permissions(d, "set-id", 0o3770, true), 0o3770);
+    assert_eq!(permissions(d, "less", 0o1707, true), 0o1700, "no more than the ACL and the mode both grant");
+    assert_eq!(permissions(Gfid::ROOT, "no-acl", 0o777, true), 0o755);
+}
+
+#[test]
 fn put_makes_a_whole_file_at_once() {
     let Some(b) = brick() else { return };
     let gfid = Gfid::random();

@@ -253,10 +253,13 @@ pub fn xattr(value: Bytes, room_bytes: u32) -> Answer {
     }
 }
 
-/// FOPEN_* bits of an open file. (With O_DIRECT the kernel bypasses its cache by itself.)
-pub fn open_flags(direct_io: super::DirectIo, keep_cache: bool) -> u32 {
+/// FOPEN_* bits of a file opened with `flags`. (With O_DIRECT the kernel bypasses its cache by itself.)
+pub fn open_flags(direct_io: super::DirectIo, keep_cache: bool, flags: u32) -> u32 {
     let mut bits = 0;
-    if direct_io == super::DirectIo::Always {
+    // Through its cache the kernel cuts a write in two at a page it does not have whole: between the halves of an append
+    // another mount's may come.
+    let appends = flags & libc::O_APPEND as u32 != 0 && direct_io == super::DirectIo::Auto;
+    if direct_io == super::DirectIo::Always || appends {
         bits |= abi::FOPEN_DIRECT_IO | abi::FOPEN_PARALLEL_DIRECT_WRITES;
     }
     if keep_cache {
@@ -268,6 +271,15 @@ pub fn open_flags(direct_io: super::DirectIo, keep_cache: bool) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn appends_bypass_the_cache() {
+        use crate::front::DirectIo;
+        let append = (libc::O_APPEND | libc::O_WRONLY) as u32;
+        let direct = |mode, flags| open_flags(mode, false, flags) & abi::FOPEN_DIRECT_IO != 0;
+        assert!(direct(DirectIo::Auto, append) && !direct(DirectIo::Auto, libc::O_RDWR as u32));
+        assert!(direct(DirectIo::Always, 0) && !direct(DirectIo::Never, append));
+    }
 
     #[test]
     fn layouts_have_the_kernels_sizes() {

@@ -39,7 +39,7 @@ pub enum DirectIo {
     Always,
     /// Only where the application says so (O_DIRECT).
     Never,
-    /// As `Never`: the kernel writes big requests through its cache.
+    /// As `Never`, and those opened with O_APPEND: the kernel writes other big requests whole through its cache.
     #[default]
     Auto,
 }

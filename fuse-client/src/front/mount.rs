@@ -79,6 +79,8 @@ impl fuser::Filesystem for Handshake {
             InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_PARALLEL_DIROPS,
+            // Shared mappings of files that bypass the cache otherwise.
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ];
         if options.readdirplus {
             wanted.extend([InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_READDIRPLUS_AUTO]);

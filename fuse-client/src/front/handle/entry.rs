@@ -105,7 +105,7 @@ impl Request<'_> {
         let fh = self.front.files.insert(file);
         self.front.inodes.opened(file.gfid, fd);
         let options = &self.front.options;
-        let open_flags = answer::open_flags(options.direct_io, options.keep_cache);
+        let open_flags = answer::open_flags(options.direct_io, options.keep_cache, flags);
         let body = answer::created(nodeid, &iatt, &options.validity, fh, open_flags);
         let (front, header) = (self.front.clone(), *self.header);
         let undo = Box::new(move || {

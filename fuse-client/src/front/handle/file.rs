@@ -1,8 +1,9 @@
 //! Open files: data, its durability, its space.
 
 use ladrillo_translator::error::errno;
-use ladrillo_translator::fop::{Flock, LockCmd, LockType, SeekWhat};
-use ladrillo_translator::{Dict, Fop, FopError, LockOwner, Payload, Reply};
+use ladrillo_translator::fop::{File, Flock, LockCmd, LockType, SeekWhat};
+use ladrillo_translator::iatt::SetattrValid;
+use ladrillo_translator::{Dict, Fop, FopError, FopResult, Iatt, LockOwner, Payload, Reply};
 
 use super::{Outcome, Request, stale, unexpected};
 use crate::executor;
@@ -20,7 +21,7 @@ impl Request<'_> {
         let fh = self.front.files.insert(OpenFile { gfid, fd, flags });
         self.front.inodes.opened(gfid, fd);
         let options = &self.front.options;
-        let open_flags = answer::open_flags(options.direct_io, options.keep_cache);
+        let open_flags = answer::open_flags(options.direct_io, options.keep_cache, flags);
         let (front, header) = (self.front.clone(), *self.header);
         let undo = Box::new(move || Request { front: &front, header: &header }.close(fh));
         Ok(Answer::Body { parts: vec![answer::opened(fh, open_flags)], undo: Some(undo) })
@@ -86,12 +87,25 @@ impl Request<'_> {
         data: Payload,
     ) -> Outcome {
         let file = self.open_file(fh)?.file();
+        let written_to = file;
         let size = data.len();
         let fop = Fop::Write { file, offset, data, flags, xdata: Dict::new() };
         match self.submit_as(lock_owner, fop).await? {
-            Reply::PrePost { written, .. } if written as usize <= size => Ok(Answer::bytes(answer::count(written))),
+            Reply::PrePost { written, attrs, .. } if written as usize <= size => {
+                self.drop_set_id(written_to, &attrs.post).await?;
+                Ok(Answer::bytes(answer::count(written)))
+            }
             reply => Err(unexpected(&reply)),
         }
+    }
+
+    /// A write by others than root takes a file's set-id bits. The kernel sees to that itself, except where a write goes
+    /// around its cache.
+    async fn drop_set_id(&self, file: File, post: &Iatt) -> FopResult<()> {
+        let Some(mode) = without_set_id(post.mode).filter(|_| self.header.uid != 0) else { return Ok(()) };
+        let valid = SetattrValid(SetattrValid::MODE);
+        let iatt = Box::new(Iatt { gfid: file.gfid, mode, ..Iatt::default() });
+        self.submit(Fop::Fsetattr { file, iatt, valid, xdata: Dict::new() }).await.map(drop)
     }
 
     pub(super) async fn flush(&self, fh: u64, lock_owner: u64) -> Outcome {
@@ -162,5 +176,27 @@ impl Request<'_> {
             Reply::CopyFileRange { copied, .. } => Ok(Answer::bytes(answer::count(copied))),
             reply => Err(unexpected(&reply)),
         }
+    }
+}
+
+/// A mode without its set-id bits, where it has any. A set-group-id bit without the group's execute bit means something
+/// else (mandatory locking).
+fn without_set_id(mode: u32) -> Option<u32> {
+    let group = if mode & 0o010 != 0 { mode & 0o2000 } else { 0 };
+    let bits = mode & 0o4000 | group;
+    (bits != 0).then_some(mode & !bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_set_id;
+
+    #[test]
+    fn set_id_bits_fall() {
+        assert_eq!(without_set_id(0o106_777), Some(0o100_777));
+        assert_eq!(without_set_id(0o104_644), Some(0o100_644));
+        assert_eq!(without_set_id(0o102_644), None);
+        assert_eq!(without_set_id(0o102_654), Some(0o100_654));
+        assert_eq!(without_set_id(0o100_777), None);
     }
 }
