@@ -257,7 +257,22 @@ impl VolumeOption {
     /// # Errors
     /// GlusterFS's words for what is wrong with it.
     pub fn validate(&self, value: &str) -> Result<(), Failure> {
-        self.check(value).map_err(|message| Failure::new(libc::EINVAL, message))
+        // Where GlusterFS's volfile generator itself looks at the value, it says no more than this.
+        let stumbles = self.option == "!perf"
+            || matches!(
+                self.key,
+                "features.tag-namespaces"
+                    | "network.compression"
+                    | "geo-replication.indexing"
+                    | "changelog.changelog"
+                    | "features.shard"
+                    | "performance.rda-cache-limit"
+                    | "features.cloudsync"
+            );
+        self.check(value).map_err(|message| {
+            let said = if stumbles { crate::volume::option_rules::STUMBLED.to_owned() } else { message };
+            Failure::new(libc::EINVAL, said)
+        })
     }
 
     fn check(&self, value: &str) -> Result<(), String> {
@@ -272,8 +287,6 @@ impl VolumeOption {
             Kind::Any => Ok(()),
             Kind::Bool => match parse_bool(value) {
                 Some(_) => Ok(()),
-                // What GlusterFS says when volgen itself stumbles over it.
-                None if self.option == "!perf" => Err("Error, Validation Failed".to_owned()),
                 None => Err(format!("option {name} {value}: '{value}' is not a valid boolean value")),
             },
             Kind::Str(allowed) => {
@@ -300,6 +313,9 @@ impl VolumeOption {
                 let time =
                     parse_time(value).ok_or_else(|| format!("invalid time format \"{value}\" in \"option {name}\""))?;
                 in_range(range, i64::try_from(time).unwrap_or(i64::MAX), &time.to_string(), name, value)
+            }
+            Kind::Percent if value.starts_with('-') => {
+                Err(format!("invalid percent format \"{value}\" in \"option {name}\""))
             }
             Kind::Percent => match value.trim_end_matches('%').parse::<f64>() {
                 Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(()),

@@ -53,15 +53,8 @@ impl Node {
             return Ok((key.to_owned(), value.to_owned()));
         }
         let entry = option::find(key).ok_or_else(|| option::unknown(key))?;
-        match volume {
-            Some(_) if entry.key == "cluster.op-version" => {
-                return Err(invalid("Option \"cluster.op-version\" is not valid for a single volume"));
-            }
-            Some(_) if entry.is(GLOBAL) => return Err(invalid("Not a valid option for single volume")),
-            None if !entry.is(GLOBAL) => return Err(invalid("Not a valid option for all volumes")),
-            _ => {}
-        }
-        self.store.with_state(|state| option_rules::check(state, volume, entry.key, value))?;
+        self.store.with_state(|state| option_rules::check_scope(state, volume, entry, value))?;
+        option_rules::check(volume, entry.key, value)?;
         entry.validate(value)?;
         option_rules::check_supported(entry.key, value)?;
         Ok((entry.key.to_owned(), value.to_owned()))
