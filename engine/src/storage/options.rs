@@ -163,8 +163,9 @@ impl StorageOptions {
                 | "disk-usage-limit"
                 | "update-link-count-parent"
                 | "enable-xattr" => {
+                    // glusterd turns it on with features.trash. Paths are found by gfid2path here.
                     if key == "update-link-count-parent" && flag()? {
-                        return Err("option update-link-count-parent on: not supported".to_owned());
+                        tracing::warn!("trusted.pgfid.* xattrs (storage.build-pgfid) are not kept");
                     }
                 }
                 _ => tracing::debug!(key, value, "an option of storage/posix that means nothing here"),

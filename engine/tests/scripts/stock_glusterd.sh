@@ -62,6 +62,33 @@ writable() { touch "$T/mnt/new"; }
 within 10 writable
 rm new && echo one > f
 
+# A mount of a directory; users made nobody; a trash with the same names and gfids on all bricks.
+mount -t glusterfs debian1:/gv0/d "$T/other" || fail "mounting a directory"
+echo part > "$T/other/p"
+same "$(cat "$T/b1/d/p") $(ls "$T/other" | paste -sd' ')" "part p" "what is made in a mounted directory"
+umount "$T/other"
+mount -t glusterfs debian1:/gv0/none "$T/other" 2>/dev/null && fail "a directory that is not there is mounted"
+chmod 777 d
+g volume set gv0 server.root-squash on
+squashed() { rm -f d/s; touch d/s 2>/dev/null && [ "$(stat -c %U:%u d/s)" = nobody:65534 ]; }
+within 10 squashed
+touch s 2>/dev/null && fail "root writes where nobody may"
+g volume set gv0 server.root-squash off
+roots() { rm -f d/s; touch d/s && [ "$(stat -c %u d/s)" = 0 ]; }
+within 10 roots
+g volume set gv0 features.trash on
+trashing() { echo gone > d/s && rm d/s && ls .trashcan/d/s_*; }
+within 10 trashing
+within 10 [ -n "$(ls "$T/b3/.trashcan/d")" ]
+for b in b2 b3; do
+    same "$(cd "$T/$b/.trashcan" && find . | sort)" "$(cd "$T/b1/.trashcan" && find . | sort)" "the trash of $b"
+    same "$(getfattr -h -e hex -n trusted.gfid "$T/$b/.trashcan/d" 2>/dev/null | tail -2)" \
+        "$(getfattr -h -e hex -n trusted.gfid "$T/b1/.trashcan/d" 2>/dev/null | tail -2)" "gfid in the trash of $b"
+done
+grep -q gone "$T"/b2/.trashcan/d/s_* || fail "the trash has no contents"
+g volume set gv0 features.trash off
+rm -rf d/p .trashcan/*
+
 # A brick dies, is started by force, and heals.
 kill -9 "$(cat /run/gluster/vols/gv0/debian1-*-b3.pid)"
 within 10 online "Y Y N"
@@ -71,7 +98,7 @@ g volume start gv0 force
 within 15 online "Y Y Y"
 healed() { ! g volume heal gv0 info | grep 'Number of entries' | grep -qv ': 0$'; }
 within 60 healed
-same "$(ls "$T/b3" | paste -sd' ')" "d e f g h" "names on the healed brick"
+same "$(ls -A "$T/b3" | grep -v '^.glusterfs' | paste -sd' ')" ".trashcan d e f g h" "names on the healed brick"
 cd / && umount "$T/mnt"
 g volume stop gv0 || fail "volume stop"
 gone() { ! pgrep -x glusterfsd; }
