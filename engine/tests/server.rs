@@ -150,7 +150,14 @@ fn is_cut_off(brick: &Brick, bytes: &[u8]) -> bool {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let _ = stream.write_all(bytes);
     let mut answer = [0; 64];
-    match stream.read(&mut answer) {
+    let read = loop {
+        match stream.read(&mut answer) {
+            // The brick's executors in this process use signals.
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            other => break other,
+        }
+    };
+    match read {
         Ok(0) => true,
         Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => true,
         other => {
