@@ -68,8 +68,8 @@ impl Distribute {
         let others = (0..self.count()).filter(|child| *child != first);
         let replies = self.ask_each(others, context, send).await;
         let Reply::PrePost { attrs, .. } = &mut reply else { return Err(super::strange_reply("a setattr")) };
-        let (mut pre, mut post): (Vec<(usize, Iatt)>, Vec<(usize, Iatt)>) =
-            (vec![(first, attrs.pre.clone())], vec![(first, attrs.post.clone())]);
+        let mut pre = vec![(first, attrs.pre.clone())];
+        let mut post = vec![(first, attrs.post.clone())];
         for (child, reply) in replies {
             match reply {
                 Ok(Reply::PrePost { attrs, .. }) => {

@@ -136,7 +136,7 @@ impl Distribute {
     /// Asks the brick to fail the operation if the parent's layout is not what we take it for.
     pub(super) fn guard_layout(&self, xdata: &mut Dict, layout: &Layout, hashed: usize) {
         if let Some(raw) = layout.encode(hashed) {
-            let key = &self.settings.keys.layout;
+            let key = &self.keys.layout;
             xdata.set(PREOP_KEY, Value::Str(key.clone()));
             xdata.set(key.clone(), Value::Ptr(raw));
         }

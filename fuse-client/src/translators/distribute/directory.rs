@@ -121,9 +121,9 @@ impl Distribute {
                 }
                 Ok(seen) => {
                     self.note_commit_hash(&seen.xdata);
-                    let disk = seen.xdata.bytes(&self.settings.keys.layout);
+                    let disk = seen.xdata.bytes(&self.keys.layout);
                     view.layout.add(child, Ok(disk.map(|raw| &raw[..])));
-                    if let Some(mark) = seen.xdata.bytes(&self.settings.keys.mds) {
+                    if let Some(mark) = seen.xdata.bytes(&self.keys.mds) {
                         view.mds = Some(child);
                         // Negative: changes that the others may have missed.
                         view.mds_pending = mark.first().is_some_and(|byte| *byte & 0x80 != 0);
@@ -189,17 +189,17 @@ impl Distribute {
     /// New ranges for a directory.
     pub(super) async fn assign(&self, layout: &mut Layout, gfid: Gfid, name: Option<&Entry>) {
         let path = match name {
-            _ if self.settings.randomize_by_gfid => gfid.to_string().into(),
+            _ if self.settings().randomize_by_gfid => gfid.to_string().into(),
             _ if gfid.is_root() => "/".into(),
             Some(entry) => self.table.path(entry.parent, &entry.name),
             None => format!("<gfid:{gfid}>").into(),
         };
         let weights = self.weights().await;
         Assignment {
-            path_hash: self.settings.hasher.hash(&path),
-            spread: self.settings.spread,
+            path_hash: self.settings().hasher.hash(&path),
+            spread: self.settings().spread,
             weights: weights.as_deref(),
-            decommissioned: &self.settings.decommissioned,
+            decommissioned: &self.settings().decommissioned,
             names: &self.names,
         }
         .apply(layout);

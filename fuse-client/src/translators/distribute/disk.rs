@@ -24,16 +24,15 @@ pub(super) struct Disk {
 
 impl Disk {
     fn of(statfs: &Statfs) -> Disk {
-        let mut disk = Disk { free_inodes_percent: 100, ..Disk::default() };
-        if statfs.blocks > 0 {
-            disk.available_percent = statfs.blocks_available.saturating_mul(100) / statfs.blocks;
+        let percent = |part: u64, whole: u64| part.saturating_mul(100).checked_div(whole);
+        // Without a number of inodes they are made as needed.
+        let free_inodes_percent = percent(statfs.files_free, statfs.files).unwrap_or(100);
+        let mut disk = Disk { free_inodes_percent, ..Disk::default() };
+        if let Some(available) = percent(statfs.blocks_available, statfs.blocks) {
+            disk.available_percent = available;
             disk.available_bytes = statfs.blocks_available.saturating_mul(statfs.fragment_size_bytes);
             let blocks_per_chunk = ((1 << 20) / statfs.block_size_bytes.max(1)).max(1);
             disk.chunks = u32::try_from(statfs.blocks.div_ceil(blocks_per_chunk)).unwrap_or(u32::MAX);
-        }
-        if statfs.files > 0 {
-            // Without a number of inodes they are made as needed.
-            disk.free_inodes_percent = statfs.files_free.saturating_mul(100) / statfs.files;
         }
         disk
     }
@@ -89,7 +88,7 @@ impl Distribute {
 
     /// Sizes of all in MiB, where all are known.
     pub(super) async fn weights(&self) -> Option<Vec<u32>> {
-        if !self.settings.weighted {
+        if !self.settings().weighted {
             return None;
         }
         let unknown: Vec<usize> = {
@@ -108,11 +107,11 @@ impl Distribute {
     }
 
     fn has_room(&self, disk: &Disk) -> bool {
-        let space = match self.settings.min_free_disk {
+        let space = match self.settings().min_free_disk {
             PercentOrSize::Percent(least) => disk.available_percent as f64 >= least,
             PercentOrSize::Bytes(least) => disk.available_bytes >= least,
         };
-        space && disk.free_inodes_percent as f64 >= self.settings.min_free_inodes
+        space && disk.free_inodes_percent as f64 >= self.settings().min_free_inodes
     }
 
     /// Where a new file goes whose own subvolume is full: to the one with most room, if any has enough or at least more
@@ -125,10 +124,10 @@ impl Distribute {
                 .iter()
                 .filter(|piece| matches!(piece.state, State::Sound))
                 .map(|piece| piece.subvolume)
-                .filter(|child| !self.settings.decommissioned.contains(child) && self.is_up(*child))
+                .filter(|child| !self.settings().decommissioned.contains(child) && self.is_up(*child))
                 .filter_map(|child| Some((child, disks.disks.get(child).copied().flatten()?)))
         };
-        let space = |disk: &Disk| match self.settings.min_free_disk {
+        let space = |disk: &Disk| match self.settings().min_free_disk {
             PercentOrSize::Percent(_) => disk.available_percent,
             PercentOrSize::Bytes(_) => disk.available_bytes,
         };

@@ -35,12 +35,12 @@ pub(super) fn replacing() -> Dict {
 impl Distribute {
     /// Whether a lookup (or listing) that asked for the xattr found a linkto file.
     pub(super) fn is_linkto(&self, iatt: &Iatt, xdata: &Dict) -> bool {
-        iatt.is_regular() && iatt.permissions() == LINKTO_MODE && xdata.contains(&self.settings.keys.linkto)
+        iatt.is_regular() && iatt.permissions() == LINKTO_MODE && xdata.contains(&self.keys.linkto)
     }
 
     /// The subvolume a linkto file names, if there is one of that name.
     pub(super) fn linkto_target(&self, xdata: &Dict) -> Option<usize> {
-        let raw = xdata.bytes(&self.settings.keys.linkto)?;
+        let raw = xdata.bytes(&self.keys.linkto)?;
         let name = raw.strip_suffix(b"\0").unwrap_or(raw);
         self.names.iter().position(|child| child.as_bytes() == name)
     }
@@ -62,14 +62,14 @@ impl Distribute {
         name.push(0);
         xdata.set("gfid-req", Value::Gfid(gfid));
         xdata.set(INTERNAL, Value::Str("yes".into()));
-        xdata.set(self.settings.keys.linkto.clone(), Value::Ptr(name.into()));
+        xdata.set(self.keys.linkto.clone(), Value::Ptr(name.into()));
         let mode = FileType::Regular.mode_bits() | LINKTO_MODE;
         let fop = Fop::Mknod { entry: entry.clone(), mode, rdev: 0, umask: 0, xdata };
         match self.ask(at, &self.system(), fop).await {
             Ok(_) => Ok(true),
             Err(error) if error.errno == EEXIST => {
                 // Another client made it, for the same file.
-                let xdata = Dict::new().with(self.settings.keys.linkto.clone(), Value::Uint(256));
+                let xdata = Dict::new().with(self.keys.linkto.clone(), Value::Uint(256));
                 let lookup = Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry.clone()), xdata };
                 let seen = Seen::of(at, self.ask(at, &self.system(), lookup).await)?;
                 let same = seen.iatt.gfid == gfid && self.is_linkto(&seen.iatt, &seen.xdata);
@@ -115,7 +115,7 @@ impl Distribute {
         // Without the fresh gfid of the front: a copy without gfid would get one that the others do not have.
         let mut request: Dict =
             xdata.iter().filter(|(key, _)| key.as_ref() != b"gfid-req").map(|(k, v)| (k.clone(), v.clone())).collect();
-        let keys = &self.settings.keys;
+        let keys = &self.keys;
         request.set(keys.linkto.clone(), Value::Uint(256));
         request.set(Bytes::from_static(b"glusterfs.open-fd-count"), Value::Uint(4));
         request.set(keys.layout.clone(), Value::Uint(16));
@@ -127,7 +127,7 @@ impl Distribute {
 
     /// Takes out of an answer what only this translator reads; what the caller asked for by name stays.
     pub(super) fn hide_own(&self, xdata: &mut Dict, asked: &Dict) {
-        let keys = &self.settings.keys;
+        let keys = &self.keys;
         let own: Vec<Bytes> = xdata
             .iter()
             .map(|(key, _)| key)

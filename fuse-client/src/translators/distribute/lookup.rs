@@ -44,7 +44,7 @@ impl Distribute {
         let found = match entry {
             Some(entry) if !entry.name.is_empty() => {
                 let mut found = self.lookup_name(context, &entry, &xdata, NameLock::Free).await?;
-                if self.settings.unhashed_sticky_bit
+                if self.settings().unhashed_sticky_bit
                     && found.subvolume.is_some()
                     && found.iatt.nlink == 1
                     && found.subvolume != self.hashed(&entry).await.ok()
@@ -100,7 +100,7 @@ impl Distribute {
 
     async fn find_name(&self, context: &Context, entry: &Entry, request: &Dict, lock: NameLock) -> FopResult<Found> {
         let layout = self.layout_of(entry.parent).await?;
-        let hashed = layout.search(self.settings.hasher.hash(&entry.name));
+        let hashed = layout.search(self.settings().hasher.hash(&entry.name));
         match self.table.hint(entry) {
             Some(Hint { gfid, subvolume: Some(cached), .. }) if Some(cached) != hashed => {
                 // Where it was: saves the way over the linkto file.
@@ -172,7 +172,7 @@ impl Distribute {
     pub(super) async fn lookup_inode(&self, context: &Context, gfid: Gfid, xdata: &Dict) -> FopResult<Found> {
         let mut request = self.request(xdata);
         if gfid.is_root() {
-            request.set(self.settings.keys.commit_hash.clone(), ladrillo_translator::Value::Uint(4));
+            request.set(self.keys.commit_hash.clone(), ladrillo_translator::Value::Uint(4));
         }
         if let Some(Known::File(subvolume)) = self.table.get(&gfid) {
             let fop = Fop::Lookup { gfid, entry: None, xdata: request.clone() };
@@ -232,13 +232,13 @@ impl Distribute {
 
     /// The volume's commit hash, where an answer tells it.
     pub(super) fn note_commit_hash(&self, xdata: &Dict) {
-        if let Some(hash) = xdata.int(&self.settings.keys.commit_hash).and_then(|hash| u32::try_from(hash).ok()) {
+        if let Some(hash) = xdata.int(&self.keys.commit_hash).and_then(|hash| u32::try_from(hash).ok()) {
             self.commit_hash.store(hash, Ordering::Relaxed);
         }
     }
 
     fn should_look_elsewhere(&self, commit_hash: u32) -> bool {
-        match self.settings.look_elsewhere {
+        match self.settings().look_elsewhere {
             LookElsewhere::WhereChanged => commit_hash != self.commit_hash.load(Ordering::Relaxed),
             LookElsewhere::Always => true,
             LookElsewhere::Never => false,
@@ -251,7 +251,7 @@ impl Distribute {
     /// ENOTCONN: it is down, or was when the layout was learnt. EIO: the layout has a hole there.
     pub(super) async fn hashed(&self, entry: &Entry) -> FopResult<usize> {
         let layout = self.layout_of(entry.parent).await?;
-        layout.search(self.settings.hasher.hash(&entry.name)).ok_or_else(|| {
+        layout.search(self.settings().hasher.hash(&entry.name)).ok_or_else(|| {
             let errno = if layout.lacks_some() { ENOTCONN } else { EIO };
             let name = String::from_utf8_lossy(&entry.name);
             FopError::new(errno, format!("{}: no subvolume answers for {name} in {}", self.name, entry.parent))

@@ -52,7 +52,7 @@ impl Distribute {
             let mut guarded = xdata.clone();
             self.guard_layout(&mut guarded, &layout, hashed);
             if self.count() > 1 {
-                guarded.set(self.settings.keys.mds.clone(), Value::Ptr(Bytes::from_static(&[0; 4])));
+                guarded.set(self.keys.mds.clone(), Value::Ptr(Bytes::from_static(&[0; 4])));
             }
             let fop = Fop::Mkdir { entry: entry.clone(), mode, umask, xdata: guarded };
             let error = match self.ask(hashed, context, fop).await {
@@ -79,7 +79,7 @@ impl Distribute {
         others: Vec<super::ChildReply>,
     ) -> FopResult {
         let gfid = made(&first)?.gfid;
-        let commit_hash = match self.settings.lookup_optimize {
+        let commit_hash = match self.settings().lookup_optimize {
             true => self.commit_hash.load(Ordering::Relaxed),
             false => COMMIT_HASH_INVALID,
         };

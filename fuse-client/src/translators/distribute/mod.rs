@@ -48,7 +48,7 @@ use ladrillo_translator::option::{OptionError, Options};
 use ladrillo_translator::{
     Context, FdId, Fop, FopError, FopFuture, FopResult, LocalFuture, Parent, Runtime, Translator,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 pub use settings::{OPTIONS, Settings};
 
@@ -56,6 +56,7 @@ use super::work::Work;
 use children::ChildStates;
 use disk::Disks;
 use fd::OpenFile;
+use settings::Keys;
 use table::Table;
 
 /// Most subvolumes. Source: our bound; GlusterFS's users have some hundreds.
@@ -69,7 +70,9 @@ pub struct Distribute {
     children: Vec<Arc<dyn Translator>>,
     /// Names of the children.
     names: Vec<String>,
-    settings: Settings,
+    /// Names of the xattrs: the one thing that never changes while it runs.
+    keys: Keys,
+    settings: RwLock<Arc<Settings>>,
     runtime: Arc<dyn Runtime>,
     this: Weak<Distribute>,
     parent: Mutex<ParentSlot>,
@@ -113,7 +116,8 @@ impl Distribute {
             disks: Mutex::new(Disks::new(children.len())),
             children,
             names,
-            settings,
+            keys: settings.keys.clone(),
+            settings: RwLock::new(Arc::new(settings)),
             runtime,
             this: this.clone(),
             parent: Mutex::new(None),
@@ -137,6 +141,10 @@ impl Distribute {
 
     fn count(&self) -> usize {
         self.children.len()
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.read().clone()
     }
 
     fn child_name(&self, child: usize) -> &str {
@@ -260,6 +268,16 @@ impl Translator for Distribute {
             | FopKind::Zerofill
             | FopKind::Seek => Box::pin(self.on_file(context, fop)),
         }
+    }
+
+    fn reconfigure(&self, options: &Options) -> Result<bool, OptionError> {
+        let new = Settings::read(options, &self.names.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let mut settings = self.settings.write();
+        if self.keys != new.keys {
+            return Ok(false);
+        }
+        *settings = Arc::new(new);
+        Ok(true)
     }
 
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {

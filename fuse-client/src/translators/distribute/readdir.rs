@@ -26,7 +26,7 @@ impl Distribute {
         let offsets = Offsets::new(self.count());
         let first_up = self.first_up().ok_or_else(|| self.nobody_up())?;
         let mut request = xdata.clone();
-        request.set(self.settings.keys.linkto.clone(), Value::Uint(256));
+        request.set(self.keys.linkto.clone(), Value::Uint(256));
         let (mut child, mut own) = offsets.inward(offset);
         while child < self.count() {
             let mut listed = self.list_on(context, file, child, own, size_bytes, &request, first_up).await?;
@@ -62,7 +62,7 @@ impl Distribute {
         first_up: usize,
     ) -> FopResult<Vec<DirEntry>> {
         let mut xdata = request.clone();
-        if self.settings.readdir_optimize && child != first_up {
+        if self.settings().readdir_optimize && child != first_up {
             xdata.set(SKIP_DIRECTORIES, Value::Int(1));
         }
         let mut fop = Fop::Readdirp { file, offset, size_bytes, xdata };
@@ -82,7 +82,7 @@ impl Distribute {
     /// Asks for the attributes of what may be linkto files where the listing came without (replicate leaves them out where
     /// they may be stale): a file that rebalance moves has the xattr, too.
     async fn tell_linkto_files(&self, file: File, child: usize, listed: &mut [DirEntry]) {
-        let key = &self.settings.keys.linkto;
+        let key = &self.keys.linkto;
         let doubtful = listed.iter_mut().filter(|entry| entry.iatt.is_none() && entry.xdata.contains(key));
         futures::future::join_all(doubtful.map(|entry| async move {
             let name = Entry { parent: file.gfid, name: entry.name.clone() };
@@ -104,10 +104,10 @@ impl Distribute {
         if !is_dir || self.count() == 1 {
             return true;
         }
-        if self.settings.readdir_optimize {
+        if self.settings().readdir_optimize {
             return child == first_up;
         }
-        match layout.search(self.settings.hasher.hash(&entry.name)) {
+        match layout.search(self.settings().hasher.hash(&entry.name)) {
             Some(hashed) if self.is_up(hashed) => child == hashed,
             _ => child == first_up,
         }

@@ -101,7 +101,7 @@ impl Distribute {
     }
 
     async fn check_empty_on(&self, context: &Context, entry: &Entry, gfid: Gfid, child: usize) -> FopResult<()> {
-        let request = Dict::new().with(self.settings.keys.linkto.clone(), Value::Uint(256));
+        let request = Dict::new().with(self.keys.linkto.clone(), Value::Uint(256));
         let file = File { gfid, fd: None };
         let mut offset = 0;
         loop {

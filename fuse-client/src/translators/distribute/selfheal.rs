@@ -169,7 +169,7 @@ impl Distribute {
 
     /// Marks a subvolume's copy as the authority, with nothing pending.
     async fn set_mark(&self, gfid: Gfid, child: usize) -> FopResult<()> {
-        let xattrs = Dict::new().with(self.settings.keys.mds.clone(), Value::Ptr(Bytes::from_static(&[0; 4])));
+        let xattrs = Dict::new().with(self.keys.mds.clone(), Value::Ptr(Bytes::from_static(&[0; 4])));
         let fop = Fop::Setxattr { gfid, xattrs, flags: 0, xdata: internal() };
         self.ask(child, &self.system(), fop).await.map(|_| ())
     }
@@ -202,7 +202,7 @@ impl Distribute {
     }
 
     async fn write_layout_locked(&self, gfid: Gfid, wanted: Layout) -> FopResult<Layout> {
-        let request = Dict::new().with(self.settings.keys.layout.clone(), Value::Uint(16));
+        let request = Dict::new().with(self.keys.layout.clone(), Value::Uint(16));
         let on_disk = self.view(None, gfid, &request).await?.layout;
         let anomalies = on_disk.anomalies();
         let mut layout = match (anomalies.is_broken(), wanted.missing_directories() > 0) {
@@ -226,7 +226,7 @@ impl Distribute {
         let replies = self
             .ask_each(due.iter().map(|(child, _)| *child), &self.system(), |child| {
                 let raw = due.iter().find(|(due, _)| *due == child).map(|(_, raw)| raw.clone()).unwrap_or_default();
-                let xattrs = Dict::new().with(self.settings.keys.layout.clone(), Value::Ptr(raw));
+                let xattrs = Dict::new().with(self.keys.layout.clone(), Value::Ptr(raw));
                 Fop::Setxattr { gfid, xattrs, flags: 0, xdata: internal.clone() }
             })
             .await;

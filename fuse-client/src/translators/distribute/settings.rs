@@ -149,7 +149,7 @@ pub(crate) enum LookElsewhere {
 }
 
 /// Names of the xattrs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Keys {
     /// A directory's piece of the layout.
     pub layout: Bytes,

@@ -119,7 +119,7 @@ impl Distribute {
     /// pathinfo of the linkto file; ENODATA where the file is where its name says.
     async fn linkinfo(&self, context: &Context, gfid: Gfid, name: &Bytes) -> FopResult {
         let cached = self.file_place(gfid).await?;
-        let key = self.settings.keys.linkto.clone();
+        let key = self.keys.linkto.clone();
         for child in (0..self.count()).filter(|child| *child != cached) {
             let xdata = Dict::new().with(key.clone(), Value::Uint(256));
             let lookup = Fop::Lookup { gfid, entry: None, xdata };

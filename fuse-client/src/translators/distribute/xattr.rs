@@ -38,7 +38,7 @@ impl Distribute {
         };
         for key in keys {
             let text = String::from_utf8_lossy(key);
-            if key.starts_with(&self.settings.keys.layout) {
+            if key.starts_with(&self.keys.layout) {
                 return Err(FopError::new(EOPNOTSUPP, format!("{text} is distribute's own")));
             }
             if key == FIX_LAYOUT || key == MIGRATE_DATA {
@@ -92,7 +92,7 @@ impl Distribute {
     /// Counts a change under way on the marked subvolume.
     async fn count_pending(&self, gfid: Gfid, mds: usize, step: i32) -> FopResult<()> {
         let raw = Bytes::copy_from_slice(&step.to_be_bytes());
-        let xattrs = Dict::new().with(self.settings.keys.mds.clone(), Value::Ptr(raw));
+        let xattrs = Dict::new().with(self.keys.mds.clone(), Value::Ptr(raw));
         let fop = Fop::Xattrop { gfid, kind: XattropKind::AddArray, xattrs, xdata: Dict::new() };
         self.ask(mds, &self.system(), fop).await.map(|_| ())
     }
@@ -104,7 +104,7 @@ impl Distribute {
             Fop::Getxattr { name, .. } | Fop::Fgetxattr { name, .. } => name.clone(),
             _ => return Err(super::strange_fop("a getxattr")),
         };
-        if name == self.settings.keys.mds {
+        if name == self.keys.mds {
             return Err(FopError::new(EOPNOTSUPP, "the mark of distribute's metadata subvolume"));
         }
         if let Some(outcome) = self.virtual_xattr(context, gfid, &name, &fop).await {
@@ -115,7 +115,7 @@ impl Distribute {
             None => self.getxattr_of_directory(context, gfid, fop).await?,
         };
         if let Reply::Xattrs { xattrs, .. } = &mut reply {
-            let own = |key: &Bytes| key.starts_with(&self.settings.keys.layout);
+            let own = |key: &Bytes| key.starts_with(&self.keys.layout);
             if !context.is_internal() && xattrs.iter().any(|(key, _)| own(key)) {
                 *xattrs = xattrs.iter().filter(|(key, _)| !own(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
             }

@@ -139,10 +139,10 @@ fn broken_layouts_are_assigned_anew() {
         // Two answer for the same range, nobody for another.
         let piece = DiskPiece { commit_hash: 0, hash_type: Default::default(), start: 0, stop: 0x7fff_ffff };
         let wires = bricks.connect();
-        for brick in 0..2 {
+        for wire in &wires[..2] {
             let xattrs = Dict::new().with(LAYOUT, Value::Ptr(piece.encode()));
             let fop = Fop::Setxattr { gfid, xattrs, flags: 0, xdata: Dict::new() };
-            wires[brick].submit(&Context::root(), fop).await.unwrap();
+            wire.submit(&Context::root(), fop).await.unwrap();
         }
         assert!(layout(&bricks, "/d").anomalies().is_broken());
         let volume_b = volume(&bricks, Options::new());

@@ -271,3 +271,22 @@ fn statfs_is_the_sum() {
         }
     });
 }
+
+#[test]
+fn options_change_while_it_runs() {
+    use ladrillo_translator::Translator;
+    run(async {
+        let (bricks, volume) = fresh(3).await;
+        let directory = volume.mkdir(ROOT, "d").await.unwrap();
+        let name = name_on(&bricks, "/d", 2, "stray");
+        let gfid = Gfid::random();
+        let mknod = Fop::Mknod { entry: at(directory, &name), mode: 0o100644, rdev: 0, umask: 0, xdata: req(gfid) };
+        bricks.connect()[0].submit(&ladrillo_translator::Context::root(), mknod).await.unwrap();
+        assert_eq!(code(volume.lookup(directory, &name).await), ENOENT);
+        assert!(volume.distribute.reconfigure(&Options::new().with("lookup-optimize", "off")).unwrap());
+        assert_eq!(volume.lookup(directory, &name).await.unwrap().gfid, gfid);
+        assert!(volume.distribute.reconfigure(&Options::new().with("min-free-disk", "much")).is_err());
+        // Other names of the xattrs make another volume of it.
+        assert!(!volume.distribute.reconfigure(&Options::new().with("xattr-name", "trusted.other")).unwrap());
+    });
+}

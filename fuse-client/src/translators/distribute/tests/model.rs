@@ -50,6 +50,9 @@ fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
     proptest::collection::vec((any::<bool>(), step), 1..60)
 }
 
+/// What is at a path: identity, mode, contents.
+type Seen = (Gfid, u32, Vec<u8>);
+
 /// Both worlds.
 struct Worlds {
     /// Bricks that hold the same.
@@ -213,7 +216,7 @@ impl Worlds {
 
     /// What the bricks hold together, linkto files aside, against the model.
     fn compare_trees(&self) {
-        let mut merged: BTreeMap<String, (usize, (Gfid, u32, Vec<u8>))> = BTreeMap::new();
+        let mut merged: BTreeMap<String, (usize, Seen)> = BTreeMap::new();
         for (brick, disk) in self.bricks.disks.iter().enumerate() {
             for (path, node) in disk.snapshot().nodes {
                 let path = String::from_utf8_lossy(&path).into_owned();
@@ -232,7 +235,7 @@ impl Worlds {
                 }
             }
         }
-        let expected: BTreeMap<String, (Gfid, u32, Vec<u8>)> = self
+        let expected: BTreeMap<String, Seen> = self
             .model
             .snapshot()
             .nodes
@@ -241,8 +244,7 @@ impl Worlds {
                 (String::from_utf8_lossy(&path).into_owned(), (node.gfid, node.mode, node.data.to_vec()))
             })
             .collect();
-        let merged: BTreeMap<String, (Gfid, u32, Vec<u8>)> =
-            merged.into_iter().map(|(path, (_, seen))| (path, seen)).collect();
+        let merged: BTreeMap<String, Seen> = merged.into_iter().map(|(path, (_, seen))| (path, seen)).collect();
         assert_eq!(merged, expected);
     }
 }
