@@ -228,7 +228,7 @@ fn big_file(one: &Node, two: &Node) {
     must(
         one,
         &format!(
-            "cd /mnt/gv0; test $(df --output=avail -B1M /mnt/gv0 | tail -1) -gt 1200 || { df -h; exit 1; }
+            "cd /mnt/gv0; test $(df --output=avail -B1M /mnt/gv0 | tail -1) -gt 1200 || {{ df -h; exit 1; }}
          python3 - > /run/sum <<'END'
 import hashlib, random
 h, r = hashlib.sha256(), random.Random(1)
