@@ -13,8 +13,15 @@ use super::connection::Outgoing;
 use super::handshake::Admitted;
 use super::{ClientView, ConnectionView};
 
-/// Most descriptors of one client. Source: our bound; the brick's limit on open files is of that order.
-const MAX_FDS: usize = 1 << 20;
+/// Most descriptors of one client: a quarter of what the process may have (one takes two where it is O_DIRECT), so that
+/// one client that closes none leaves some to the others. Source: our bound.
+fn max_fds() -> usize {
+    static MOST: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *MOST.get_or_init(|| {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+        usize::try_from(limit / 4).unwrap_or(usize::MAX).clamp(256, 1 << 18)
+    })
+}
 
 /// Wire numbers of descriptors are below this: FdId(u64::MAX - 1) and the like mean "anonymous" to some clients.
 static NEXT_FD: AtomicU64 = AtomicU64::new(1);
@@ -134,8 +141,8 @@ impl Session {
         if state.ended {
             return Err(FopError::new(errno::ENOTCONN, "the client has gone"));
         }
-        if state.fds.len() >= MAX_FDS {
-            return Err(FopError::new(libc::EMFILE, format!("{} has {MAX_FDS} files open", self.uid)));
+        if state.fds.len() >= max_fds() {
+            return Err(FopError::new(libc::EMFILE, format!("{} has {} files open", self.uid, state.fds.len())));
         }
         let wire = match state.free.pop() {
             Some(wire) => wire,

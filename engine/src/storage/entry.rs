@@ -197,8 +197,8 @@ impl Brick {
     ) -> FopResult {
         // Ids of clients count up from 1: this one is nobody's.
         let fd = FdId(u64::MAX - 1 - PUTS.fetch_add(1, Ordering::Relaxed));
-        // The data go in, whatever the client opens for.
-        let access = (flags & !(libc::O_ACCMODE as u32)) | libc::O_RDWR as u32;
+        // The data go in, whatever the client opens for; a file that is there is not for PUT to replace.
+        let access = (flags & !(libc::O_ACCMODE as u32)) | (libc::O_RDWR | libc::O_EXCL) as u32;
         let made = self.create(context, entry, New::File { flags: access, mode, umask, fd }, xdata)?;
         let Reply::Entry { iatt, parent, xdata: out } = made else {
             return Err(FopError::new(errno::EIO, "CREATE answered with something else"));

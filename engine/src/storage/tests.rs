@@ -923,7 +923,7 @@ fn put_makes_a_whole_file_at_once() {
         entry: entry(Gfid::ROOT, name),
         mode: 0o640,
         umask: 0o022,
-        flags: libc::O_EXCL as u32,
+        flags: 0,
         offset: 3,
         data: Payload::copy_from_slice(b"data"),
         xattrs: Dict::new().with("user.colour", Value::Ptr("red".into())),

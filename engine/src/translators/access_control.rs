@@ -117,11 +117,23 @@ impl AccessControl {
             Fop::Mknod { entry, .. }
             | Fop::Mkdir { entry, .. }
             | Fop::Symlink { entry, .. }
-            | Fop::Link { entry, .. } => {
+            | Fop::Link { entry, .. }
+            | Fop::Put { entry, .. } => {
                 self.need(context, entry.parent, W | X).await?;
             }
-            Fop::Create { entry, .. } => {
-                self.need(context, entry.parent, W | X).await?;
+            Fop::Create { entry, flags, .. } => {
+                let there = match *flags & libc::O_EXCL as u32 {
+                    0 => self.entry_iatt(entry).await,
+                    _ => None,
+                };
+                match there {
+                    // Nothing is made: the file itself has to let him in.
+                    Some(iatt) => {
+                        self.need(context, entry.parent, X).await?;
+                        self.need(context, iatt.gfid, wanted_by(*flags)).await?;
+                    }
+                    None => drop(self.need(context, entry.parent, W | X).await?),
+                }
             }
             Fop::Unlink { entry, .. } | Fop::Rmdir { entry, .. } => self.need_removable(context, entry).await?,
             Fop::Rename { from, to, .. } => {
@@ -130,14 +142,7 @@ impl AccessControl {
                 self.need_movable(context, from, to).await?;
             }
             Fop::Open { gfid, flags, .. } => {
-                let wanted = match *flags & 3 {
-                    0 => R,
-                    1 => W,
-                    _ => R | W,
-                };
-                // __FMODE_EXEC: executing needs no read permission.
-                let wanted = if *flags & 0x20 != 0 { X } else { wanted };
-                let wanted = if *flags & libc::O_TRUNC as u32 != 0 { wanted | W } else { wanted };
+                let wanted = wanted_by(*flags);
                 self.need(context, *gfid, wanted).await?;
             }
             Fop::Opendir { gfid, .. } => {
@@ -154,7 +159,23 @@ impl AccessControl {
                     self.need(context, gfid, R).await?;
                 }
             }
-            Fop::Write { file, .. } | Fop::Ftruncate { file, .. } => {
+            Fop::Readdir { file, .. } | Fop::Readdirp { file, .. } | Fop::Rchecksum { file, .. } => {
+                if let Some(gfid) = unnamed(file) {
+                    self.need(context, gfid, R).await?;
+                }
+            }
+            Fop::CopyFileRange { from, to, .. } => {
+                for (file, wanted) in [(from, R), (to, W)] {
+                    if let Some(gfid) = unnamed(file) {
+                        self.need(context, gfid, wanted).await?;
+                    }
+                }
+            }
+            Fop::Write { file, .. }
+            | Fop::Ftruncate { file, .. }
+            | Fop::Fallocate { file, .. }
+            | Fop::Discard { file, .. }
+            | Fop::Zerofill { file, .. } => {
                 if let Some(gfid) = unnamed(file) {
                     self.need(context, gfid, W).await?;
                 }
@@ -276,6 +297,18 @@ impl Translator for AccessControl {
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
         self.child.set_parent(parent, child_index);
     }
+}
+
+/// What flags of an open ask of a file.
+fn wanted_by(flags: u32) -> u32 {
+    let wanted = match flags & 3 {
+        0 => R,
+        1 => W,
+        _ => R | W,
+    };
+    // __FMODE_EXEC: executing needs no read permission.
+    let wanted = if flags & 0x20 != 0 { X } else { wanted };
+    if flags & libc::O_TRUNC as u32 != 0 { wanted | W } else { wanted }
 }
 
 fn in_group(context: &Context, gid: u32) -> bool {
@@ -511,5 +544,60 @@ mod tests {
         let get = Fop::Getxattr { gfid: open, name: b"user.a".as_slice().into(), xdata: x() };
         assert_eq!(errno_of(bench.run_as(&other, get)), errno::EACCES);
         assert_eq!(errno_of(bench.run_as(&user(2, 2, &[]), unlink())), 0);
+    }
+
+    #[test]
+    fn what_names_no_descriptor_is_checked_like_an_open() {
+        use crate::translators::testing::{Bench, create, entry, write};
+        use ladrillo_translator::{FdId, Value};
+        let Some(bench) = Bench::new(|storage| Arc::new(AccessControl::new("access", storage))) else { return };
+        let secret = bench.file(Gfid::ROOT, "secret", b"text");
+        let mode = |gfid: Gfid, mode: u32| {
+            let iatt = Box::new(Iatt { mode, ..Iatt::default() });
+            let valid = SetattrValid(SetattrValid::MODE);
+            bench.run(Fop::Setattr { gfid, iatt, valid, xdata: Dict::new() }).unwrap();
+        };
+        mode(secret, 0o600);
+        let open = bench.directory(Gfid::ROOT, "open");
+        mode(open, 0o777);
+        let user = user(1000, 1000, &[]);
+        let unnamed = File { gfid: secret, fd: None };
+        let x = Dict::new;
+        let put = |parent: Gfid| Fop::Put {
+            entry: entry(parent, "new"),
+            mode: 0o644,
+            umask: 0,
+            flags: 0,
+            offset: 0,
+            data: ladrillo_translator::Payload::empty(),
+            xattrs: x(),
+            xdata: x().with("gfid-req", Value::Gfid(Gfid::random())),
+        };
+        for fop in [
+            write(unnamed, b"bad"),
+            Fop::Read { file: unnamed, offset: 0, size_bytes: 4, flags: 0, xdata: x() },
+            Fop::Discard { file: unnamed, offset: 0, len: 4, xdata: x() },
+            Fop::Zerofill { file: unnamed, offset: 0, len: 4, xdata: x() },
+            Fop::Fallocate { file: unnamed, flags: 0, offset: 0, len: 4096, xdata: x() },
+            Fop::Rchecksum { file: unnamed, offset: 0, len: 4, xdata: x() },
+            Fop::CopyFileRange {
+                from: unnamed,
+                from_offset: 0,
+                to: unnamed,
+                to_offset: 0,
+                len: 4,
+                flags: 0,
+                xdata: x(),
+            },
+            create(Gfid::ROOT, "secret", Gfid::random(), FdId(70)),
+            put(Gfid::ROOT),
+        ] {
+            assert_eq!(bench.run_as(&user, fop.clone()).unwrap_err().errno, errno::EACCES, "{fop:?}");
+        }
+        bench.run_as(&user, put(open)).unwrap();
+        // An open of what is there needs no right to make entries.
+        mode(secret, 0o666);
+        bench.run_as(&user, create(Gfid::ROOT, "secret", Gfid::random(), FdId(71))).unwrap();
+        assert_eq!(std::fs::read(bench.path.join("secret")).unwrap(), b"text");
     }
 }

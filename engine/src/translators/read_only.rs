@@ -96,6 +96,9 @@ fn changes(fop: &Fop) -> bool {
         | Fop::Fremovexattr { .. }
         | Fop::Fsyncdir { .. }
         | Fop::Create { .. }
+        | Fop::Put { .. }
+        | Fop::Icreate { .. }
+        | Fop::Namelink { .. }
         | Fop::Setattr { .. }
         | Fop::Fsetattr { .. }
         | Fop::Fallocate { .. }
