@@ -132,7 +132,9 @@ impl AccessControl {
                         self.need(context, entry.parent, X).await?;
                         self.need(context, iatt.gfid, wanted_by(*flags)).await?;
                     }
-                    None => drop(self.need(context, entry.parent, W | X).await?),
+                    None => {
+                        self.need(context, entry.parent, W | X).await?;
+                    }
                 }
             }
             Fop::Unlink { entry, .. } | Fop::Rmdir { entry, .. } => self.need_removable(context, entry).await?,
