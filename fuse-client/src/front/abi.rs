@@ -50,6 +50,12 @@ pub mod opcode {
     pub const RENAME2: u32 = 45;
     pub const LSEEK: u32 = 46;
     pub const COPY_FILE_RANGE: u32 = 47;
+    /// An unnamed file (O_TMPFILE): neither GlusterFS's wire nor its bricks have that.
+    pub const TMPFILE: u32 = 51;
+    pub const STATX: u32 = 52;
+    // Answered with ENOSYS, as GlusterFS does; the kernel then does without, and does not ask again: BMAP (37, block
+    // devices), IOCTL (39), POLL (40), NOTIFY_REPLY (41), SETUPMAPPING and REMOVEMAPPING (48, 49: DAX), SYNCFS (50: sent to
+    // virtiofs only).
 }
 
 /// FATTR_*: which fields a SETATTR sets.
@@ -67,6 +73,10 @@ pub mod fattr {
     pub const CTIME: u32 = 1 << 10;
 }
 
+/// STATX_BASIC_STATS and STATX_BTIME (statx(2)): what attributes hold.
+pub const STATX_BASIC_STATS: u32 = 0x7ff;
+/// See [`STATX_BASIC_STATS`].
+pub const STATX_BTIME: u32 = 0x800;
 /// FUSE_GETATTR_FH: the request names an open file.
 pub const GETATTR_FH: u32 = 1;
 /// FUSE_READ_LOCKOWNER, FUSE_WRITE_LOCKOWNER: the lock owner is given.

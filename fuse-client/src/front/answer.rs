@@ -182,6 +182,29 @@ pub fn attributes(iatt: &Iatt, validity: &Validity) -> Bytes {
     out.finish()
 }
 
+/// `struct fuse_statx_out`, 288 bytes.
+pub fn statx(iatt: &Iatt, validity: &Validity) -> Bytes {
+    let has_birth = iatt.btime.seconds != 0;
+    let mask = abi::STATX_BASIC_STATS | if has_birth { abi::STATX_BTIME } else { 0 };
+    let mut out = Encoder::with_capacity(288);
+    out.u64(validity.attributes.as_secs()).u32(validity.attributes.subsec_nanos()).u32(0).u64(0).u64(0);
+    out.u32(mask).u32(BLOCK_SIZE_BYTES).u64(0).u32(iatt.nlink).u32(iatt.uid).u32(iatt.gid);
+    // A 16-bit mode, and 16 bits that are spare.
+    out.u32(u32::from_ne_bytes({
+        let [low, high] = (iatt.mode as u16).to_ne_bytes();
+        [low, high, 0, 0]
+    }));
+    out.u64(iatt.gfid.ino()).u64(iatt.size_bytes).u64(iatt.blocks).u64(0);
+    for time in [iatt.atime, iatt.btime, iatt.ctime, iatt.mtime] {
+        out.u64(time.seconds as u64).u32(time.nanos.min(999_999_999)).u32(0);
+    }
+    out.u32(libc::major(iatt.rdev)).u32(libc::minor(iatt.rdev)).u32(0).u32(0);
+    for _ in 0..14 {
+        out.u64(0);
+    }
+    out.finish()
+}
+
 /// `struct fuse_entry_out` and `struct fuse_open_out`.
 pub fn created(nodeid: u64, iatt: &Iatt, validity: &Validity, fh: u64, flags: u32) -> Bytes {
     let mut out = Encoder::with_capacity(ENTRY_BYTES + 16);
@@ -286,6 +309,7 @@ mod tests {
         let (iatt, validity) = (Iatt::default(), Validity::default());
         assert_eq!(entry(1, &iatt, &validity).len(), 128);
         assert_eq!(attributes(&iatt, &validity).len(), 104);
+        assert_eq!(statx(&iatt, &validity).len(), 32 + 256);
         assert_eq!(created(1, &iatt, &validity, 1, 0).len(), 144);
         assert_eq!(statfs(&Statfs::default()).len(), 80);
         let mut dirent = Encoder::with_capacity(0);

@@ -1,6 +1,6 @@
 //! The inode table: the kernel's nodeids to gfids, for as long as the kernel remembers them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ladrillo_translator::{FdId, Gfid};
@@ -14,13 +14,24 @@ const SHARDS: usize = 1 << SHARD_BITS;
 /// Nodeids are never used twice, so every inode's generation is the same.
 pub const GENERATION: u64 = 1;
 
-/// Which inodes the kernel knows. An entry lives until the kernel forgets it, so the kernel's cache bounds the table.
+/// Inodes looked at for each that the kernel is to do without: open ones and directories are passed over.
+const LOOKS_FOR_ONE: usize = 8;
+
+/// Which inodes the kernel knows. An entry lives until the kernel forgets it; beyond a limit (`--lru-limit`) the kernel is
+/// asked to forget files it learnt of longest ago.
 pub struct Inodes {
     shards: [Mutex<Shard>; SHARDS],
     /// Numbers handed out so far; a nodeid is such a number and its shard.
     last: AtomicU64,
     known: AtomicUsize,
+    /// 0: none.
+    limit: usize,
+    /// Files with a place, in the order in which they were learnt.
+    order: Mutex<VecDeque<u64>>,
 }
+
+/// A name of an inode, to be forgotten: its directory's nodeid, and the name there.
+pub type Place = (u64, Box<[u8]>);
 
 #[derive(Default)]
 struct Shard {
@@ -33,11 +44,13 @@ struct Shard {
 struct Inode {
     gfid: Gfid,
     lookups: u64,
+    /// Where the kernel knows it; directories have none here: one may be somebody's working directory.
+    place: Option<Place>,
 }
 
 impl Default for Inodes {
     fn default() -> Inodes {
-        Inodes { shards: Default::default(), last: AtomicU64::new(ROOT_NODEID), known: AtomicUsize::new(0) }
+        Inodes::with_limit(0)
     }
 }
 
@@ -46,6 +59,58 @@ fn shard_of(gfid: &Gfid) -> usize {
 }
 
 impl Inodes {
+    /// A table that is to have no more than `limit` inodes if the kernel can do without the others; 0: no limit.
+    pub fn with_limit(limit: usize) -> Inodes {
+        Inodes {
+            shards: Default::default(),
+            last: AtomicU64::new(ROOT_NODEID),
+            known: AtomicUsize::new(0),
+            limit,
+            order: Mutex::default(),
+        }
+    }
+
+    /// [`Inodes::lookup`] of a file at `place`.
+    pub fn lookup_at(&self, gfid: Gfid, parent: u64, name: &[u8]) -> u64 {
+        let nodeid = self.lookup(gfid);
+        if self.limit == 0 || nodeid == ROOT_NODEID {
+            return nodeid;
+        }
+        let is_new = {
+            let mut shard = self.shards[shard_of(&gfid)].lock();
+            let Some(inode) = shard.by_nodeid.get_mut(&nodeid) else { return nodeid };
+            inode.place.replace((parent, name.into())).is_none()
+        };
+        if is_new {
+            self.order.lock().push_back(nodeid);
+        }
+        nodeid
+    }
+
+    /// Up to `most` names that the kernel is to be asked to forget, while there are more inodes than the limit: of files
+    /// that are not open, those learnt longest ago. They are not named again before all others were.
+    pub fn surplus(&self, most: usize) -> Vec<Place> {
+        let most = most.min(self.len().saturating_sub(self.limit));
+        if self.limit == 0 || most == 0 {
+            return Vec::new();
+        }
+        let mut places = Vec::new();
+        let mut order = self.order.lock();
+        for _ in 0..order.len().min(most * LOOKS_FOR_ONE) {
+            let Some(nodeid) = order.pop_front() else { break };
+            let shard = self.shards[nodeid as usize & (SHARDS - 1)].lock();
+            let Some(inode) = shard.by_nodeid.get(&nodeid) else { continue };
+            if let Some(place) = inode.place.clone().filter(|_| !shard.open.contains_key(&inode.gfid)) {
+                places.push(place);
+            }
+            order.push_back(nodeid);
+            if places.len() >= most {
+                break;
+            }
+        }
+        places
+    }
+
     /// The gfid behind a nodeid, if the kernel got it from us.
     pub fn gfid(&self, nodeid: u64) -> Option<Gfid> {
         if nodeid == ROOT_NODEID {
@@ -74,7 +139,7 @@ impl Inodes {
             let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
             let nodeid = (number << SHARD_BITS) | shard_of(&gfid) as u64;
             self.known.fetch_add(1, Ordering::Relaxed);
-            shard.by_nodeid.insert(nodeid, Inode { gfid, lookups: 0 });
+            shard.by_nodeid.insert(nodeid, Inode { gfid, lookups: 0, place: None });
             nodeid
         });
         if let Some(inode) = shard.by_nodeid.get_mut(&nodeid) {
@@ -152,6 +217,23 @@ mod tests {
         assert_eq!(inodes.gfid(ROOT_NODEID), Some(Gfid::ROOT));
         inodes.forget(ROOT_NODEID, 1);
         assert_eq!(inodes.lookup(Gfid::ROOT), ROOT_NODEID);
+    }
+
+    #[test]
+    fn beyond_the_limit_files_learnt_longest_ago_are_named_unless_they_are_open() {
+        let inodes = Inodes::with_limit(4);
+        let gfids: Vec<Gfid> = (0..8).map(|_| Gfid::random()).collect();
+        let nodeids: Vec<u64> = (0..8u8).map(|n| inodes.lookup_at(gfids[usize::from(n)], 1, &[b'a' + n])).collect();
+        inodes.opened(gfids[0], FdId(1));
+        let directory = inodes.lookup(Gfid::random());
+        let names: Vec<Box<[u8]>> = inodes.surplus(100).into_iter().map(|(_, name)| name).collect();
+        assert_eq!(names.concat(), b"bcdef");
+        for nodeid in &nodeids[1..7] {
+            inodes.forget(*nodeid, 1);
+        }
+        assert_eq!((inodes.len(), inodes.surplus(100).len()), (3, 0));
+        assert!(inodes.gfid(directory).is_some());
+        assert!(Inodes::default().surplus(1).is_empty());
     }
 
     #[test]

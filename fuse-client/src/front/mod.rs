@@ -16,7 +16,7 @@ pub mod open;
 pub mod parse;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -25,10 +25,12 @@ use ladrillo_translator::{Context, Fop, FopResult, LockOwner, Reply, Translator}
 use parking_lot::Mutex;
 
 use crate::executor;
+use crate::translators::held::HeldLocks;
 use answer::Validity;
 use handle::abandoned::AbandonedWaits;
 use identity::Groups;
 use inode::Inodes;
+use notify::Invalidations;
 use open::OpenFiles;
 use parse::Header;
 
@@ -63,6 +65,8 @@ pub struct Options {
     pub capability: bool,
     /// Refuse what changes anything.
     pub read_only: bool,
+    /// Inodes the kernel is to know at most; 0: as many as it likes.
+    pub lru_limit: usize,
     /// Pid that fops carry instead of the caller's (`--client-pid`).
     pub client_pid: Option<i32>,
 }
@@ -78,6 +82,7 @@ impl Default for Options {
             selinux: false,
             capability: false,
             read_only: false,
+            lru_limit: 0,
             client_pid: None,
         }
     }
@@ -91,10 +96,13 @@ pub struct Front {
     pub inodes: Inodes,
     /// Files the kernel has open.
     pub files: OpenFiles,
+    notify: OnceLock<Invalidations>,
     groups: Groups,
     /// Requests that can be interrupted, by their unique.
     interrupts: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     abandoned: Arc<AbandonedWaits>,
+    /// Locks of applications: what an interrupted wait for more is to leave as it was.
+    held: HeldLocks<()>,
     busy: Mutex<Busy>,
 }
 
@@ -128,12 +136,30 @@ impl Front {
         Front {
             top,
             groups: Groups::new(options.gid_timeout),
-            options,
-            inodes: Inodes::default(),
+            inodes: Inodes::with_limit(options.lru_limit),
+            notify: OnceLock::new(),
             files: OpenFiles::default(),
             interrupts: Mutex::default(),
             abandoned: Arc::default(),
+            held: HeldLocks::default(),
             busy: Mutex::default(),
+            options,
+        }
+    }
+
+    /// How the kernel is told to forget what exceeds the limit on inodes.
+    pub fn notify_by(&self, invalidations: Invalidations) {
+        // A second one is as good as the first.
+        let _ = self.notify.set(invalidations);
+    }
+
+    /// Asks the kernel to forget inodes beyond the limit, after it has learnt of so many.
+    fn trim_inodes(&self, learnt: usize) {
+        let Some(notify) = self.notify.get() else { return };
+        if notify.wants_more() {
+            for (parent, name) in self.inodes.surplus(learnt + 1) {
+                notify.forget(parent, name);
+            }
         }
     }
 

@@ -67,6 +67,12 @@ pub enum Call {
     Getattr {
         fh: Option<u64>,
     },
+    /// As Getattr, with the time of birth.
+    Statx {
+        fh: Option<u64>,
+    },
+    /// Create an unnamed file.
+    Tmpfile,
     Setattr(Box<SetattrCall>),
     Readlink,
     Symlink {
@@ -247,8 +253,14 @@ pub fn fixed_bytes(code: u32) -> Option<usize> {
         | opcode::ACCESS
         | opcode::INTERRUPT
         | opcode::BATCH_FORGET => 8,
-        opcode::GETATTR | opcode::MKNOD | opcode::RENAME2 | opcode::FSYNC | opcode::FSYNCDIR | opcode::CREATE => 16,
-        opcode::RELEASE | opcode::RELEASEDIR | opcode::FLUSH | opcode::LSEEK => 24,
+        opcode::GETATTR
+        | opcode::MKNOD
+        | opcode::RENAME2
+        | opcode::FSYNC
+        | opcode::FSYNCDIR
+        | opcode::CREATE
+        | opcode::TMPFILE => 16,
+        opcode::RELEASE | opcode::RELEASEDIR | opcode::FLUSH | opcode::LSEEK | opcode::STATX => 24,
         opcode::FALLOCATE => 32,
         opcode::READ | opcode::WRITE | opcode::READDIR | opcode::READDIRPLUS => 40,
         opcode::GETLK | opcode::SETLK | opcode::SETLKW => 48,
@@ -283,6 +295,13 @@ pub fn parse(header: &Header, fixed: &[u8], rest: &[u8]) -> Result<Call, i32> {
             let fh = arg.u64()?;
             Call::Getattr { fh: (flags & abi::GETATTR_FH != 0).then_some(fh) }
         }
+        opcode::STATX => {
+            let flags = arg.u32()?;
+            arg.skip(4)?;
+            let fh = arg.u64()?;
+            Call::Statx { fh: (flags & abi::GETATTR_FH != 0).then_some(fh) }
+        }
+        opcode::TMPFILE => Call::Tmpfile,
         opcode::SETATTR => Call::Setattr(Box::new(setattr(&mut arg)?)),
         opcode::READLINK => Call::Readlink,
         opcode::SYMLINK => {

@@ -107,10 +107,10 @@ pub struct Args {
     /// Mount options for the kernel, as in fstab
     #[arg(long, value_name = "OPTIONS", value_delimiter = ',')]
     pub fuse_mountopts: Vec<String>,
-    /// Set fuse module's limit for number of inodes kept in LRU list to N (accepted: the kernel's memory decides)
+    /// Set fuse module's limit for number of inodes kept in LRU list to N; 0 = no limit
     #[arg(long, value_name = "N", default_value_t = 65536)]
     pub lru_limit: u64,
-    /// Suspend inode invalidations implied by 'lru-limit' beyond N outstanding (accepted)
+    /// Suspend inode invalidations implied by 'lru-limit' beyond N outstanding
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub invalidate_limit: u64,
     /// Use readdirp mode in fuse kernel module

@@ -286,6 +286,7 @@ async fn mount(
         selinux: args.selinux,
         capability: args.capability,
         read_only,
+        lru_limit: usize::try_from(args.lru_limit).unwrap_or(usize::MAX),
         client_pid: args.client_pid.or(args.no_root_squash.then_some(ladrillo_translator::Context::PID_NO_ROOT_SQUASH)),
     };
     let switch = Switch::new(graph.name.clone(), graph.top.clone(), runtime.clone());
@@ -309,7 +310,9 @@ async fn mount(
     let max_write_bytes = mount_options.max_write_bytes as usize;
     let pool = Pool::new(device::BUFFER_BUDGET_BYTES, device::request_bytes(max_write_bytes));
     let serving = mounted.device().and_then(|device| {
-        let invalidations = Invalidations::start(mounted.notifier())?;
+        let invalidations =
+            Invalidations::start(mounted.notifier(), usize::try_from(args.invalidate_limit).unwrap_or(usize::MAX))?;
+        front.notify_by(invalidations.clone());
         let listener = front.clone();
         let listen = move |ear: &Ear| {
             let (listener, invalidations) = (listener.clone(), invalidations.clone());
@@ -368,7 +371,7 @@ async fn mount(
                 break;
             }
             Either::Right((Signal::Hangup, _)) => log.reopen(),
-            Either::Right((Signal::Heal, _)) => {}
+            Either::Right((Signal::Heal | Signal::HealFull, _)) => {}
             Either::Right((Signal::Dump, _)) => dump(&graphs.current(), Some(&front)),
         }
     }
@@ -382,7 +385,7 @@ async fn ended(signals: &Signals, log: &log::Log) {
         match signals.next().await {
             Signal::End => return,
             Signal::Hangup => log.reopen(),
-            Signal::Dump | Signal::Heal => {}
+            Signal::Dump | Signal::Heal | Signal::HealFull => {}
         }
     }
 }
@@ -435,11 +438,8 @@ async fn serve(
     loop {
         match signals.next().await {
             Signal::End => break,
-            // glusterd's `volume heal V full`; log rotation sends the same.
-            Signal::Hangup => {
-                log.reopen();
-                services.lock().iter().for_each(|service| service.heal_now(true));
-            }
+            Signal::Hangup => log.reopen(),
+            Signal::HealFull => services.lock().iter().for_each(|service| service.heal_now(true)),
             Signal::Heal => services.lock().iter().for_each(|service| service.heal_now(false)),
             Signal::Dump => dump(&graphs.current(), None),
         }

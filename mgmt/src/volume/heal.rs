@@ -27,7 +27,7 @@ impl Node {
         Ok(Answer::Done { note: None })
     }
 
-    /// Tells this node's heal service of the volume to start: SIGUSR2 for the index, SIGHUP for every file, where it takes
+    /// Tells this node's heal service of the volume to start: SIGUSR2 for the index, SIGURG for every file, where it takes
     /// them; else by an event on the connection it fetched its volfile over.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Node {
         }
         let daemon = self.heal_daemon(name);
         let (signal, event) = match full {
-            true => (Signal::HUP, callback::EVENT_HEAL_FULL),
+            true => (Signal::URG, callback::EVENT_HEAL_FULL),
             false => (Signal::USR2, callback::EVENT_HEAL_INDEX),
         };
         match daemon.signal(signal) {

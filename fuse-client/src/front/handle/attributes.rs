@@ -38,6 +38,15 @@ impl Request<'_> {
     }
 
     pub(super) async fn getattr(&self, fh: Option<u64>) -> Outcome {
+        Ok(self.attributes(&*self.attributes_of(fh).await?))
+    }
+
+    pub(super) async fn statx(&self, fh: Option<u64>) -> Outcome {
+        let iatt = self.attributes_of(fh).await?;
+        Ok(Answer::bytes(answer::statx(&iatt, &self.front.options.validity)))
+    }
+
+    async fn attributes_of(&self, fh: Option<u64>) -> FopResult<Box<Iatt>> {
         let gfid = self.gfid()?;
         let fop = match self.some_open(gfid, fh) {
             // As GlusterFS's mount does: asking by name brings what a stat does not (healing, a first look).
@@ -46,7 +55,7 @@ impl Request<'_> {
             None => Fop::Stat { gfid, xdata: Dict::new() },
         };
         match self.submit(fop).await.map_err(stale)? {
-            Reply::Iatt { iatt, .. } | Reply::Lookup { iatt, .. } => Ok(self.attributes(&iatt)),
+            Reply::Iatt { iatt, .. } | Reply::Lookup { iatt, .. } => Ok(iatt),
             reply => Err(unexpected(&reply)),
         }
     }

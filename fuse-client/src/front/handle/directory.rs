@@ -71,6 +71,7 @@ impl Request<'_> {
             }
             out.dirent(ino(entry), entry.offset, d_type(entry), &entry.name);
         }
+        self.front.trim_inodes(learned.len());
         let front = self.front.clone();
         let undo: Option<answer::Undo> = (!learned.is_empty())
             .then(|| Box::new(move || learned.iter().for_each(|n| front.inodes.forget(*n, 1))) as _);
@@ -83,7 +84,10 @@ impl Request<'_> {
         let itself = matches!(&entry.name[..], b"." | b"..");
         match &entry.iatt {
             Some(iatt) if !itself && !iatt.gfid.is_null() && iatt.file_type().is_some() => {
-                let nodeid = self.front.inodes.lookup(iatt.gfid);
+                let nodeid = match iatt.is_dir() {
+                    true => self.front.inodes.lookup(iatt.gfid),
+                    false => self.front.inodes.lookup_at(iatt.gfid, self.header.nodeid, &entry.name),
+                };
                 learned.push(nodeid);
                 out.entry(nodeid, iatt, validity);
             }

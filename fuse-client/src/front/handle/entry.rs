@@ -29,11 +29,11 @@ impl Request<'_> {
     }
 
     pub(super) async fn lookup(&self, name: Name) -> Outcome {
-        let entry = self.entry(name)?;
+        let (at, entry) = (name.clone(), self.entry(name)?);
         // Where a brick finds a file without a gfid (put there behind our back), it gives it this one.
         let xdata = Dict::new().with(GFID_REQ, Value::Gfid(Gfid::random()));
         match self.submit(Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry), xdata }).await {
-            Ok(Reply::Lookup { iatt, .. }) => self.known_entry(&iatt),
+            Ok(Reply::Lookup { iatt, .. }) => self.known_entry(&iatt, &at),
             Ok(reply) => Err(unexpected(&reply)),
             Err(error) if error.errno == errno::ENOENT && !self.front.options.validity.negative.is_zero() => {
                 Ok(Answer::bytes(answer::negative_entry(&self.front.options.validity)))
@@ -43,8 +43,8 @@ impl Request<'_> {
     }
 
     /// The kernel learns of an inode; undone if it does not take the answer.
-    fn known_entry(&self, iatt: &Iatt) -> Outcome {
-        let nodeid = self.learn(iatt)?;
+    fn known_entry(&self, iatt: &Iatt, name: &Name) -> Outcome {
+        let nodeid = self.learn(iatt, name)?;
         let front = self.front.clone();
         Ok(Answer::Body {
             parts: vec![answer::entry(nodeid, iatt, &self.front.options.validity)],
@@ -52,41 +52,50 @@ impl Request<'_> {
         })
     }
 
-    fn learn(&self, iatt: &Iatt) -> FopResult<u64> {
+    fn learn(&self, iatt: &Iatt, name: &Name) -> FopResult<u64> {
         if iatt.gfid.is_null() || iatt.file_type().is_none() {
             return Err(FopError::new(errno::EIO, "the answer describes no inode (null gfid or no file type)"));
         }
-        Ok(self.front.inodes.lookup(iatt.gfid))
+        if iatt.is_dir() {
+            return Ok(self.front.inodes.lookup(iatt.gfid));
+        }
+        let nodeid = self.front.inodes.lookup_at(iatt.gfid, self.header.nodeid, name);
+        self.front.trim_inodes(1);
+        Ok(nodeid)
     }
 
-    async fn new_entry(&self, fop: Fop) -> Outcome {
+    async fn new_entry(&self, at: Name, fop: Fop) -> Outcome {
         match self.submit(fop).await.map_err(stale)? {
-            Reply::Entry { iatt, .. } => self.known_entry(&iatt),
+            Reply::Entry { iatt, .. } => self.known_entry(&iatt, &at),
             reply => Err(unexpected(&reply)),
         }
     }
 
     pub(super) async fn mknod(&self, name: Name, mode: u32, rdev: u32, umask: u32) -> Outcome {
+        let at = name.clone();
         let (entry, xdata) = (self.entry(name)?, self.new_inode(mode, umask));
-        self.new_entry(Fop::Mknod { entry, mode: mode & !umask, rdev: u64::from(rdev), umask, xdata }).await
+        self.new_entry(at, Fop::Mknod { entry, mode: mode & !umask, rdev: u64::from(rdev), umask, xdata }).await
     }
 
     pub(super) async fn mkdir(&self, name: Name, mode: u32, umask: u32) -> Outcome {
+        let at = name.clone();
         let (entry, xdata) = (self.entry(name)?, self.new_inode(mode, umask));
-        self.new_entry(Fop::Mkdir { entry, mode: mode & !umask, umask, xdata }).await
+        self.new_entry(at, Fop::Mkdir { entry, mode: mode & !umask, umask, xdata }).await
     }
 
     pub(super) async fn symlink(&self, name: Name, target: Bytes) -> Outcome {
+        let at = name.clone();
         let (entry, xdata) = (self.entry(name)?, self.new_inode(0o777, 0));
-        self.new_entry(Fop::Symlink { entry, target, umask: 0, xdata }).await
+        self.new_entry(at, Fop::Symlink { entry, target, umask: 0, xdata }).await
     }
 
     pub(super) async fn link(&self, nodeid: u64, name: Name) -> Outcome {
-        let (gfid, entry) = (self.gfid_of(nodeid)?, self.entry(name)?);
-        self.new_entry(Fop::Link { gfid, entry, xdata: Dict::new() }).await
+        let (at, gfid, entry) = (name.clone(), self.gfid_of(nodeid)?, self.entry(name)?);
+        self.new_entry(at, Fop::Link { gfid, entry, xdata: Dict::new() }).await
     }
 
     pub(super) async fn create(&self, name: Name, flags: u32, mode: u32, umask: u32) -> Outcome {
+        let at = name.clone();
         let (entry, xdata) = (self.entry(name)?, self.new_inode(mode, umask));
         let fd = self.front.files.fresh();
         let fop = Fop::Create { entry, flags, mode: mode & !umask, umask, fd, xdata };
@@ -95,7 +104,7 @@ impl Request<'_> {
             reply => return Err(unexpected(&reply)),
         };
         let file = OpenFile { gfid: iatt.gfid, fd, flags };
-        let nodeid = match self.learn(&iatt) {
+        let nodeid = match self.learn(&iatt, &at) {
             Ok(nodeid) => nodeid,
             Err(error) => {
                 self.release_later(file);

@@ -30,6 +30,7 @@ impl Request<'_> {
     /// The kernel, or nobody, has `fh` any more.
     pub(super) fn close(&self, fh: u64) {
         if let Some(file) = self.front.files.remove(fh) {
+            self.front.held.forget_fd(file.gfid, file.fd);
             self.front.inodes.closed(file.gfid, file.fd);
             self.release_later(file);
         }
@@ -42,6 +43,7 @@ impl Request<'_> {
         };
         // The file may hold a flock(2) lock, which ends with it: release it before the file is forgotten.
         let Some(file) = self.front.files.remove(fh) else { return Ok(Answer::ok()) };
+        self.front.held.forget_fd(file.gfid, file.fd);
         self.front.inodes.closed(file.gfid, file.fd);
         let (front, context) = (self.front.clone(), self.front.context(self.header, Some(owner)));
         let busy = self.front.begin();
@@ -110,6 +112,7 @@ impl Request<'_> {
 
     pub(super) async fn flush(&self, fh: u64, lock_owner: u64) -> Outcome {
         let file = self.open_file(fh)?.file();
+        self.front.held.forget_owner(file.gfid, &LockOwner::from_u64(lock_owner));
         match self.submit_as(Some(lock_owner), Fop::Flush { file, xdata: Dict::new() }).await? {
             Reply::Done { .. } => Ok(Answer::ok()),
             reply => Err(unexpected(&reply)),

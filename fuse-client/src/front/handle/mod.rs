@@ -78,6 +78,9 @@ impl Request<'_> {
             Call::Lookup { name } => self.lookup(name).await,
             Call::Forget(_) | Call::Interrupt { .. } => Ok(handle_at_once(self.front, &call).unwrap_or(Answer::Silent)),
             Call::Getattr { fh } => self.getattr(fh).await,
+            Call::Statx { fh } => self.statx(fh).await,
+            // The kernel answers EOPNOTSUPP for ENOSYS, and does not ask again.
+            Call::Tmpfile => Err(FopError::new(errno::ENOSYS, "there are no files without a name")),
             Call::Setattr(what) => self.setattr(*what).await,
             Call::Readlink => self.readlink().await,
             Call::Symlink { name, target } => self.symlink(name, target).await,

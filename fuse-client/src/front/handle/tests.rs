@@ -233,6 +233,23 @@ fn sizes_and_modes_are_set_together() {
 }
 
 #[test]
+fn times_of_birth_are_told_and_files_without_a_name_are_not_made() {
+    run(async {
+        let mount = mounted(Options::default());
+        let (nodeid, fh) = mount.create("f").await;
+        for fh in [None, Some(fh)] {
+            let (parts, _) = mount.ask(nodeid, Call::Statx { fh }).await.unwrap();
+            assert_eq!(parts[0].len(), 288);
+            let (attributes, _) = mount.ask(nodeid, Call::Getattr { fh }).await.unwrap();
+            // ino, and size.
+            assert_eq!(number(&parts[0], 32 + 32), number(&attributes[0], 16));
+            assert_eq!(number(&parts[0], 32 + 40), number(&attributes[0], 16 + 8));
+        }
+        assert_eq!(mount.ask(ROOT_NODEID, Call::Tmpfile).await.err(), Some(errno::ENOSYS));
+    });
+}
+
+#[test]
 fn listings_end_where_the_kernel_has_no_more_room() {
     run(async {
         let mount = mounted(Options::default());
@@ -281,6 +298,37 @@ fn an_interrupted_wait_for_a_lock_leaves_no_lock() {
         mount.ask(nodeid, set(1, LockType::Unlock, false)).await.unwrap();
         mount.front.idle().await;
         mount.ask(nodeid, set(3, LockType::Write, false)).await.unwrap();
+    });
+}
+
+#[test]
+fn an_interrupted_wait_for_more_leaves_what_was_held_before() {
+    use ladrillo_translator::LockOwner;
+    use ladrillo_translator::fop::{Flock, LockType};
+    run(async {
+        let mount = mounted(Options::default());
+        let (nodeid, fh) = mount.create("f").await;
+        let set = |owner: u64, kind, start, len, wait| {
+            let flock = Flock { kind, whence: 0, start, len, pid: 1, owner: LockOwner::from_u64(owner) };
+            Call::Setlk { fh, flock, wait }
+        };
+        mount.ask(nodeid, set(1, LockType::Read, 10, 10, false)).await.unwrap();
+        mount.ask(nodeid, set(2, LockType::Read, 0, 0, false)).await.unwrap();
+        let mut upgrade = Box::pin(mount.ask(nodeid, set(1, LockType::Write, 0, 0, true)));
+        assert!(futures::poll!(&mut upgrade).is_pending());
+        executor::sleep(std::time::Duration::from_millis(5)).await;
+        assert!(handle_at_once(&mount.front, &Call::Interrupt { unique: 2 }).is_some());
+        assert_eq!(upgrade.await.err(), Some(errno::EINTR));
+        mount.ask(nodeid, set(2, LockType::Unlock, 0, 0, false)).await.unwrap();
+        mount.front.idle().await;
+        // Still shared, still ten bytes.
+        assert_eq!(mount.ask(nodeid, set(3, LockType::Write, 19, 1, false)).await.err(), Some(errno::EAGAIN));
+        mount.ask(nodeid, set(3, LockType::Read, 10, 10, false)).await.unwrap();
+        mount.ask(nodeid, set(3, LockType::Write, 0, 10, false)).await.unwrap();
+        mount.ask(nodeid, set(3, LockType::Write, 20, 0, false)).await.unwrap();
+        // And given up when asked to.
+        mount.ask(nodeid, set(1, LockType::Unlock, 0, 0, false)).await.unwrap();
+        mount.ask(nodeid, set(3, LockType::Write, 0, 0, false)).await.unwrap();
     });
 }
 
