@@ -67,3 +67,8 @@ fn a_brick_with_a_failing_disk_ends() {
 fn pings_are_answered_while_a_disk_hangs() {
     play("hang", 60);
 }
+
+#[test]
+fn waiting_locks_are_interrupted_and_mandatory_ones_hold() {
+    play("locks", 60);
+}
