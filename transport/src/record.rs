@@ -17,6 +17,8 @@ const MARK_BYTES: usize = 4;
 
 /// How much is read at once while records are small.
 const BATCH_BYTES: usize = 64 << 10;
+/// How much is read at once until a first record has come: connections that say nothing are many and cost little.
+const FIRST_BYTES: usize = 4 << 10;
 /// From this size on records are read on their own.
 const BIG_RECORD_BYTES: usize = BATCH_BYTES / 4;
 
@@ -36,6 +38,8 @@ pub struct RecordReader {
     limit_bytes: usize,
     /// The last record was big: do not read past the end of the next one.
     exact: bool,
+    /// A record has come.
+    started: bool,
 }
 
 impl Default for RecordReader {
@@ -52,7 +56,7 @@ impl RecordReader {
 
     /// Refuses records longer than `limit_bytes`.
     pub fn with_limit(limit_bytes: usize) -> RecordReader {
-        RecordReader { buffer: BytesMut::new(), fragments: BytesMut::new(), limit_bytes, exact: false }
+        RecordReader { buffer: BytesMut::new(), fragments: BytesMut::new(), limit_bytes, exact: false, started: false }
     }
 
     /// How many bytes to read next, at most; more than 0. Reading more than this is harmless but costs copies.
@@ -62,7 +66,8 @@ impl RecordReader {
                 (MARK_BYTES + length).saturating_sub(self.buffer.len()).max(1)
             }
             None if self.exact => MARK_BYTES - self.buffer.len().min(MARK_BYTES - 1),
-            _ => BATCH_BYTES,
+            _ if self.started => BATCH_BYTES,
+            _ => FIRST_BYTES,
         }
     }
 
@@ -110,6 +115,7 @@ impl RecordReader {
             }
             let _ = self.buffer.split_to(MARK_BYTES);
             let fragment = self.buffer.split_to(length);
+            self.started = true;
             let last = mark & LAST_FRAGMENT != 0;
             if last && self.fragments.is_empty() {
                 self.exact = length > BIG_RECORD_BYTES;
