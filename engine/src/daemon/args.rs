@@ -60,12 +60,38 @@ pub struct Args {
     /// Stay in the foreground and log at DEBUG to standard error
     #[arg(long = "debug")]
     pub debug: bool,
+    /// Print the directory of GlusterFS's helper programs
+    #[arg(long = "print-libexecdir")]
+    pub print_libexecdir: bool,
+    /// Print the directory of logs
+    #[arg(long = "print-logdir")]
+    pub print_logdir: bool,
+    /// Print the directory state dumps go to
+    #[arg(long = "print-statedumpdir")]
+    pub print_statedumpdir: bool,
     /// Print the version
     #[arg(short = 'V', long = "version", action = ArgAction::Version)]
     version: Option<bool>,
 }
 
+/// Where GlusterFS's helper programs are on this machine: Debian has them below the machine's library directory.
+fn libexec_directory() -> &'static str {
+    const PLACES: [&str; 3] =
+        ["/usr/libexec/glusterfs", "/usr/lib/x86_64-linux-gnu/glusterfs", "/usr/lib/aarch64-linux-gnu/glusterfs"];
+    PLACES.into_iter().find(|place| std::path::Path::new(place).is_dir()).unwrap_or("/usr/libexec/glusterfs")
+}
+
 impl Args {
+    /// What is to be printed in place of running, if anything.
+    pub fn printed(&self) -> Option<&'static str> {
+        match self {
+            Args { print_libexecdir: true, .. } => Some(libexec_directory()),
+            Args { print_logdir: true, .. } => Some("/var/log/glusterfs"),
+            Args { print_statedumpdir: true, .. } => Some(super::statedump::DIRECTORY),
+            _ => None,
+        }
+    }
+
     /// What is still wrong with them when clap is content.
     ///
     /// # Errors

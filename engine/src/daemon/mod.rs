@@ -39,6 +39,10 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// The program. Returns the exit code.
 pub fn main() -> i32 {
     let mut args = Args::parse();
+    if let Some(text) = args.printed() {
+        println!("{text}");
+        return 0;
+    }
     // The daemon leaves the working directory.
     for path in [&mut args.volfile, &mut args.pid_file, &mut args.socket_file, &mut args.log_file].into_iter().flatten()
     {

@@ -2,6 +2,7 @@
 //! the mount helper (`mount.glusterfs`, the same program under that name).
 
 pub mod args;
+mod brick_volfile;
 pub mod daemon;
 mod graphs;
 mod heal_info;

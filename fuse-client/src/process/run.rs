@@ -13,6 +13,7 @@ use ladrillo_transport::Address;
 use parking_lot::Mutex;
 
 use super::args::{self, Args};
+use super::brick_volfile::{self, Kind, LocalBrick};
 use super::daemon::{PidFile, Reporter, Side, daemonize};
 use super::graphs::{Graphs, Install, Running};
 use super::signals::{Signal, Signals};
@@ -55,16 +56,39 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         args.log_level = "DEBUG".into();
         args.log_file = Some("-".into());
     }
+    let kind = args.volfile.as_deref().map_or(Kind::Client, brick_volfile::kind);
+    if let (Kind::Brick, Some(volfile)) = (kind, &args.volfile) {
+        let error = brick_volfile::become_brick(&args, volfile);
+        eprintln!("glusterfs: {error}");
+        return ExitCode::FAILURE;
+    }
     if let Err(reason) = check(&args) {
         eprintln!("glusterfs: {reason}");
         return ExitCode::from(64);
+    }
+    let mut local = None;
+    if let (Kind::Local, Some(volfile)) = (kind, &args.volfile) {
+        match LocalBrick::start(volfile) {
+            Ok((brick, volfile)) => {
+                args.volfile = Some(volfile);
+                local = Some(brick);
+            }
+            Err(reason) => {
+                eprintln!("glusterfs: {reason}");
+                return ExitCode::FAILURE;
+            }
+        }
     }
     let foreground = args.no_daemon || args.heal_info.is_some();
     let mut reporter = if foreground {
         Reporter::foreground()
     } else {
         match daemonize() {
-            Ok(Side::Parent(code)) => return code,
+            Ok(Side::Parent(code)) => {
+                // It is the worker's.
+                std::mem::forget(local);
+                return code;
+            }
             Ok(Side::Worker(reporter)) => reporter,
             Err(error) => {
                 eprintln!("glusterfs: daemonization failed: {error}");
@@ -73,7 +97,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     let (heal_info, xml) = (args.heal_info.is_some(), args.xml);
-    match work(args, &mut reporter) {
+    let outcome = work(args, &mut reporter);
+    drop(local);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             tracing::error!("{reason}");
@@ -96,7 +122,7 @@ fn print_and_exit(args: &Args) -> Option<ExitCode> {
     } else if args.print_statedumpdir {
         STATEDUMP_DIRECTORY
     } else if args.print_libexecdir {
-        "/usr/libexec/glusterfs"
+        libexec_directory()
     } else if args.print_xlatordir {
         "(translators are built in)"
     } else {
@@ -104,6 +130,13 @@ fn print_and_exit(args: &Args) -> Option<ExitCode> {
     };
     println!("{text}");
     Some(ExitCode::SUCCESS)
+}
+
+/// Where GlusterFS's helper programs are on this machine: Debian has them below the machine's library directory.
+fn libexec_directory() -> &'static str {
+    const PLACES: [&str; 3] =
+        ["/usr/libexec/glusterfs", "/usr/lib/x86_64-linux-gnu/glusterfs", "/usr/lib/aarch64-linux-gnu/glusterfs"];
+    PLACES.into_iter().find(|place| std::path::Path::new(place).is_dir()).unwrap_or("/usr/libexec/glusterfs")
 }
 
 fn check(args: &Args) -> Result<(), String> {

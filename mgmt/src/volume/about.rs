@@ -2,7 +2,7 @@
 //! file systems. A brick or a disk that hangs holds up a thread of its own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use ladrillo_translator::{Dict, Value};
@@ -64,7 +64,7 @@ impl Node {
     }
 }
 
-fn look(about: &About, path: &str, socket: &PathBuf) -> std::io::Result<BTreeMap<String, String>> {
+fn look(about: &About, path: &str, socket: &Path) -> std::io::Result<BTreeMap<String, String>> {
     if *about == About::Detail {
         return file_system(path);
     }

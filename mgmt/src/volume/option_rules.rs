@@ -320,10 +320,8 @@ mod tests {
                 assert!(failure.message.contains(key) && failure.message.contains("not supported yet"), "{failure}");
             }
         }
-        for (key, good, bad) in [("storage.max-hardlinks", "100", "99999999999")] {
-            assert!(check_supported(key, good).is_ok(), "{key}");
-            assert!(check_supported(key, bad).is_err(), "{key}");
-        }
+        assert!(check_supported("storage.max-hardlinks", "100").is_ok());
+        assert!(check_supported("storage.max-hardlinks", "99999999999").is_err());
         assert!(check_supported("network.ping-timeout", "10").is_ok());
     }
 

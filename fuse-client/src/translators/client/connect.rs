@@ -71,6 +71,8 @@ async fn connect_unbounded(
         Place::Known(address) => address.clone(),
         Place::Portmap(glusterd) => match (ask_portmap(settings, connector, glusterd).await, last) {
             (Ok(port), _) => Address::Tcp { host: settings.host.clone(), port },
+            // No glusterd: a brick that somebody started by hand there.
+            (Err(AskError::NoPortmap), _) => glusterd.clone(),
             // Mounts go on while every glusterd is dead: SETVOLUME tells whether the brick is still there.
             (Err(AskError::Unreachable(_)), Some(last)) => last.clone(),
             (Err(AskError::Unreachable(error) | AskError::NotRunning(error)), _) => return Err(error),
@@ -104,6 +106,8 @@ async fn connect_unbounded(
 }
 
 enum AskError {
+    /// What answers has no such program.
+    NoPortmap,
     Unreachable(ConnectError),
     NotRunning(ConnectError),
 }
@@ -115,7 +119,9 @@ async fn ask_portmap(settings: &Settings, connector: &dyn Connector, glusterd: &
         let procedure = (portmap::PROGRAM, portmap::VERSION, portmap::PROC_PORTBYBRICK);
         link.exchange(procedure, &Credential::v2(&Context::root()), request).await
     };
-    let reply = ask.await.map_err(AskError::Unreachable)?;
+    let reply = ask.await.map_err(|error| {
+        if error.errno == libc::EPROTONOSUPPORT { AskError::NoPortmap } else { AskError::Unreachable(error) }
+    })?;
     let reply = portmap::PortByBrickReply::decode(reply)
         .map_err(|error| AskError::Unreachable(ConnectError::new(format!("portmap of {glusterd:?}: {error}"))))?;
     match u16::try_from(reply.port) {
@@ -171,10 +177,14 @@ impl Link {
                 Ok(Incoming::Reply(header, body)) if header.xid == self.last_xid => {
                     return match header.status {
                         AcceptStatus::Success => Ok(body),
-                        status => Err(ConnectError::new(format!(
-                            "{} refuses program {program} procedure {procedure}: {status:?}",
-                            transport.peer()
-                        ))),
+                        status => {
+                            let message = format!(
+                                "{} refuses program {program} procedure {procedure}: {status:?}",
+                                transport.peer()
+                            );
+                            let unknown = program == portmap::PROGRAM && status == AcceptStatus::ProgUnavail;
+                            Err(ConnectError { message, errno: if unknown { libc::EPROTONOSUPPORT } else { 0 } })
+                        }
                     };
                 }
                 // Callbacks may come before the handshake is done.
