@@ -37,9 +37,13 @@ fn a_mount_answers_as_ext4() {
     node.sh("mkdir /mnt/acl && mount -t glusterfs -o acl debian1:/gv0 /mnt/acl").must();
     check("replica 3, -o acl", &local, &pjdfstest(node, "/mnt/acl", "/mnt/second"));
 
-    node.gluster("volume create one debian1:/mnt/brick1/one").must();
-    node.gluster("volume start one").must();
-    cluster.wait_online("one", 1);
-    cluster.mount(1, "one", "/mnt/one");
-    check("one brick", &local, &pjdfstest(node, "/mnt/one", "/mnt/second"));
+    for (volume, bricks) in [("one", 1), ("spread", 3)] {
+        let list: Vec<_> = (1..=bricks).map(|n| format!("debian{n}:/mnt/brick1/{volume}")).collect();
+        node.gluster(&format!("volume create {volume} {}", list.join(" "))).must();
+        node.gluster(&format!("volume start {volume}")).must();
+        cluster.wait_online(volume, bricks);
+        let directory = format!("/mnt/{volume}");
+        cluster.mount(1, volume, &directory);
+        check(&format!("distribute {bricks}"), &local, &pjdfstest(node, &directory, "/mnt/second"));
+    }
 }
