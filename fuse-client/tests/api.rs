@@ -262,7 +262,14 @@ fn locks_of_two_clients() {
                 let _ = futures::future::select(wait, soon).await;
             }
             a.unlock(first).await.unwrap();
+            // Nor does it take away a lock that is taken after it.
+            assert!(b.try_lock(LockKind::Exclusive, first).await.unwrap());
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(a.is_locked(LockKind::Shared, first).await.unwrap());
+            b.unlock(first).await.unwrap();
             a.lock(LockKind::Exclusive, LockRange::ALL).await.unwrap();
+            // Files of two volumes are not copied by bricks.
+            assert_eq!(a.copy_range_to(0, &b, 0, 1).await.unwrap_err().errno(), errno::EXDEV);
             // A wait ends when the holder closes.
             let waiting = b.lock(LockKind::Exclusive, LockRange::ALL);
             let closing = async { a.close().await };

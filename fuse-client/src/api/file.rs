@@ -1,6 +1,7 @@
 //! Open files.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ladrillo_translator::error::errno;
@@ -8,17 +9,23 @@ use ladrillo_translator::fop::{self, LockCmd, LockType, SeekWhat};
 use ladrillo_translator::iatt::SetattrValid;
 use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, Iatt, LockOwner, Payload, Reply, Value};
 
+use parking_lot::Mutex;
+
 use super::error::{Error, Result, unexpected};
 use super::lock::{LockKind, LockRange};
 use super::metadata::Metadata;
 use super::path::{Found, Names};
 use super::volume::{Identity, Volume, new_inode};
 use super::worker::{Local, Worker};
+use crate::executor::timeout;
+use crate::front::handle::abandoned;
 use crate::front::handle::xattr::value_bytes;
 
 /// Most bytes of one read or write on the wire; longer ones are done in pieces. Source: GlusterFS's FUSE asks for at
 /// most 1 MiB.
 const MAX_IO_BYTES: usize = 1 << 20;
+/// How long a lock that is not to wait does so for a wait of its file that was dropped to be settled.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 /// How often an open that creates tries again when others create and remove the file meanwhile.
 const MAX_RACES: usize = 8;
 
@@ -331,6 +338,9 @@ impl File {
     /// # Errors
     /// EINVAL, EXDEV or EOPNOTSUPP where the bricks cannot: then read and write.
     pub async fn copy_range_to(&self, offset: u64, to: &File, to_offset: u64, length: u64) -> Result<u64> {
+        if !Arc::ptr_eq(&self.worker, &to.worker) {
+            return Err(Error::new(errno::EXDEV, "the files are of two volumes"));
+        }
         let to = to.file;
         let len = length.min(u64::from(u32::MAX) & !0xfff);
         let fop = move |from| Fop::CopyFileRange {
@@ -381,25 +391,38 @@ impl File {
         let back = fop::Flock { kind: LockType::Unlock, ..flock.clone() };
         let (file, context) = (self.file, self.context());
         let undo_context = context.clone();
-        let mut wait = AbandonedWait { of: self, flock: Some(flock.clone()) };
+        let wait = LockWait::default();
+        let settle = Settle(wait.clone());
+        let (waiting, asked) = (wait.clone(), flock.clone());
         let waited = self.worker.wait(
             context,
             move |local| async move {
-                local.submit(Fop::Lk { file, cmd: LockCmd::SetWait, flock, xdata: Dict::new() }).await.map(drop)
+                // A wait of this file for some of the same bytes that was dropped may yet be granted, and is then given
+                // back: for the bricks both are one lock.
+                local.worker.abandoned.over(file.gfid, &asked).await;
+                if !waiting.begin() {
+                    return Err(FopError::new(errno::ECANCELED, "nobody waits any more"));
+                }
+                local.submit(Fop::Lk { file, cmd: LockCmd::SetWait, flock: asked, xdata: Dict::new() }).await?;
+                Ok(settle)
             },
-            move |worker, ()| {
+            move |worker, settle| {
                 // Granted after nobody wanted it any more.
                 worker.detached(undo_context, move |local| async move {
                     let unlock = Fop::Lk { file, cmd: LockCmd::Set, flock: back, xdata: Dict::new() };
                     if let Err(error) = local.submit(unlock).await {
                         tracing::warn!(gfid = %file.gfid, "a lock granted too late was not given back: {error}");
                     }
+                    drop(settle);
                 });
             },
         );
+        let waited = std::pin::pin!(waited);
+        // Declared after `waited`, so dropped before it: the wait is noted as abandoned before it can be undone.
+        let mut guard = Abandon { of: self, flock: Some(flock), wait };
         let result = waited.await;
-        wait.flock = None;
-        result
+        guard.flock = None;
+        result.map(drop)
     }
 
     /// Locks a range if that can be done at once: whether it was.
@@ -408,7 +431,14 @@ impl File {
     /// As [`File::lock`].
     pub async fn try_lock(&self, kind: LockKind, range: LockRange) -> Result<bool> {
         let flock = range.flock(kind.into(), &self.owner)?;
-        match self.submit(|file| Fop::Lk { file, cmd: LockCmd::Set, flock, xdata: Dict::new() }).await {
+        let (file, owner) = (self.file, self.owner.clone());
+        let tried = self.worker.run(&self.identity, move |mut local| async move {
+            local.context.lock_owner = owner;
+            let busy = |_| FopError::new(errno::EAGAIN, "a wait of the same file that was dropped is not over yet");
+            timeout(SETTLE_PATIENCE, local.worker.abandoned.over(file.gfid, &flock)).await.map_err(busy)?;
+            local.submit(Fop::Lk { file, cmd: LockCmd::Set, flock, xdata: Dict::new() }).await
+        });
+        match tried.await {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.errno(), errno::EAGAIN | errno::EACCES) => Ok(false),
             Err(error) => Err(error),
@@ -466,17 +496,66 @@ impl Drop for File {
     }
 }
 
-/// A wait for a lock; dropped before its end, it asks the bricks to stop waiting (GlusterFS 10's virtual xattr
-/// `glusterfs.intrlk`).
-struct AbandonedWait<'a> {
-    of: &'a File,
-    flock: Option<fop::Flock>,
+/// Where a wait for a lock is; shared by its future and its task.
+#[derive(Clone, Default)]
+struct LockWait(Arc<Mutex<WaitState>>);
+
+#[derive(Default)]
+enum WaitState {
+    /// Not with the bricks yet.
+    #[default]
+    Queued,
+    /// With the bricks.
+    Waiting,
+    /// Its future was dropped; the bricks still have it.
+    Abandoned(#[allow(dead_code)] abandoned::AbandonedWait),
+    /// Its future was dropped before the bricks had it, or it is over.
+    Over,
 }
 
-impl Drop for AbandonedWait<'_> {
+impl LockWait {
+    /// It goes to the bricks, unless nobody wants it any more.
+    fn begin(&self) -> bool {
+        let mut state = self.0.lock();
+        let wanted = matches!(*state, WaitState::Queued);
+        if wanted {
+            *state = WaitState::Waiting;
+        }
+        wanted
+    }
+}
+
+/// Ends a wait when dropped.
+struct Settle(LockWait);
+
+impl Drop for Settle {
+    fn drop(&mut self) {
+        *self.0.0.lock() = WaitState::Over;
+    }
+}
+
+/// A wait for a lock; dropped before its end, it is noted as abandoned, and the bricks are asked to stop waiting
+/// (GlusterFS 10's virtual xattr `glusterfs.intrlk`).
+struct Abandon<'a> {
+    of: &'a File,
+    flock: Option<fop::Flock>,
+    wait: LockWait,
+}
+
+impl Drop for Abandon<'_> {
     fn drop(&mut self) {
         let Some(flock) = self.flock.take() else { return };
         let file = self.of.file;
+        {
+            let mut state = self.wait.0.lock();
+            *state = match *state {
+                WaitState::Waiting => WaitState::Abandoned(self.of.worker.abandoned.begin(file.gfid, &flock)),
+                _ => WaitState::Over,
+            };
+            if !matches!(*state, WaitState::Abandoned(_)) {
+                return;
+            }
+        }
         self.of.worker.detached(self.of.context(), move |local| async move {
             let name = format!("glusterfs.intrlk.tposix.kblocked.{},{}-{}", flock.whence, flock.start, flock.len);
             if let Err(error) = local.submit(Fop::Fgetxattr { file, name: name.into(), xdata: Dict::new() }).await {

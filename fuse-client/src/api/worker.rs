@@ -16,6 +16,7 @@ use super::error::{Error, Result};
 use super::gate::Gate;
 use super::volume::Identity;
 use crate::executor::{Executor, Handle, RingRuntime, TcpConnector, sleep, timeout, wall_clock};
+use crate::front::handle::abandoned::AbandonedWaits;
 use crate::graph::{Ear, Environment, Graph, Heard};
 use crate::process::spec::Servers;
 
@@ -52,6 +53,8 @@ pub(super) struct Worker {
     calls: Arc<Gate>,
     lock_waits: Arc<Gate>,
     last_fd: AtomicU64,
+    /// Waits for locks whose futures were dropped and that are not settled yet.
+    pub(super) abandoned: Arc<AbandonedWaits>,
     /// Dropped, or told, it ends the thread.
     stop: Mutex<Option<oneshot::Sender<oneshot::Sender<bool>>>>,
 }
@@ -164,6 +167,7 @@ async fn open(
         calls: Gate::new(MAX_CALLS),
         lock_waits: Gate::new(MAX_LOCK_WAITS),
         last_fd: AtomicU64::new(0),
+        abandoned: Arc::default(),
         stop: Mutex::new(Some(stop)),
     });
     Ok((worker, graph, ear))
@@ -229,13 +233,12 @@ impl Worker {
             Box::pin(async move {
                 let result = make(Local { worker: worker.clone(), context }).await;
                 drop(permit);
-                if let Err(Ok(value)) = answer.send(result) {
-                    undo(&worker, value);
-                }
+                // Undone where it is dropped: here when the caller is gone, or with the channel when it goes later.
+                let _ = answer.send(result.map(|value| Delivery { worker, value: Some(value), undo: Some(undo) }));
             })
         });
         match answered.await {
-            Ok(result) => Ok(result?),
+            Ok(delivery) => delivery?.take().ok_or_else(Error::ended),
             Err(_) => Err(Error::ended()),
         }
     }
@@ -256,6 +259,27 @@ impl Worker {
         let (answer, answered) = oneshot::channel();
         stop.send(answer).map_err(|_| Error::ended())?;
         answered.await.map_err(|_| Error::ended())
+    }
+}
+
+/// What a call came to, on its way to the caller: undone if it is not taken.
+struct Delivery<T, U: FnOnce(&Arc<Worker>, T)> {
+    worker: Arc<Worker>,
+    value: Option<T>,
+    undo: Option<U>,
+}
+
+impl<T, U: FnOnce(&Arc<Worker>, T)> Delivery<T, U> {
+    fn take(mut self) -> Option<T> {
+        self.value.take()
+    }
+}
+
+impl<T, U: FnOnce(&Arc<Worker>, T)> Drop for Delivery<T, U> {
+    fn drop(&mut self) {
+        if let (Some(value), Some(undo)) = (self.value.take(), self.undo.take()) {
+            undo(&self.worker, value);
+        }
     }
 }
 

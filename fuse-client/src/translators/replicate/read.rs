@@ -17,8 +17,20 @@ const FINAL_ERRORS: &[i32] =
     &[ENODATA, EOPNOTSUPP, ERANGE, EACCES, EPERM, EINVAL, ENXIO, ENAMETOOLONG, EISDIR, ENOTDIR, EBADF];
 
 impl Replicate {
+    /// Ends a wait for a lock (`glusterfs.intrlk`): it may be with any child.
+    async fn interrupt_lock(&self, context: &Context, fop: &Fop) -> FopResult {
+        let replies = self.send_all(self.need_quorum()?, context, fop).await;
+        match replies.iter().find_map(|(_, reply)| reply.as_ref().ok()) {
+            Some(reply) => Ok(reply.clone()),
+            None => Err(self.weigh_errors(&replies)),
+        }
+    }
+
     pub(super) async fn read(&self, context: &Context, fop: Fop) -> FopResult {
         let (gfid, file) = match &fop {
+            Fop::Fgetxattr { name, .. } if name.starts_with(b"glusterfs.intrlk.") => {
+                return self.interrupt_lock(context, &fop).await;
+            }
             Fop::Stat { gfid, .. } | Fop::Readlink { gfid, .. } | Fop::Access { gfid, .. } => (*gfid, None),
             Fop::Getxattr { gfid, name, .. } => {
                 self.refuse_own_xattr(name, context)?;
