@@ -20,15 +20,23 @@ pub(super) const LAYOUT_RETRIES: usize = 4;
 
 impl Distribute {
     /// CREATE, MKNOD and PUT.
-    pub(super) async fn create(&self, context: &Context, fop: Fop) -> FopResult {
+    pub(super) async fn create(&self, context: &Context, mut fop: Fop) -> FopResult {
         self.refresh_disks_soon();
+        let mut wanted = None;
+        if let Fop::Create { entry, .. } = &mut fop
+            && let Some((plain, child)) = self.pinned(entry)
+        {
+            *entry = plain;
+            wanted = Some(child);
+        }
         let entry = entry_of(&fop)?.clone();
         for _ in 0..LAYOUT_RETRIES {
             let layout = self.layout_of(entry.parent).await?;
             let hashed = self.hashed(&entry).await?;
-            let target = match self.is_full(hashed) {
-                true => self.roomiest(hashed, &layout),
-                false => hashed,
+            let target = match wanted {
+                Some(child) => child,
+                None if self.is_full(hashed) => self.roomiest(hashed, &layout),
+                None => hashed,
             };
             if target != hashed {
                 let (context, fop) = (context.clone(), fop.clone());

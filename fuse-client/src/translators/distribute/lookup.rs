@@ -43,6 +43,7 @@ impl Distribute {
         let Fop::Lookup { gfid, entry, xdata } = fop else { return Err(super::strange_fop("a lookup")) };
         let found = match entry {
             Some(entry) if !entry.name.is_empty() => {
+                let entry = self.pinned(&entry).map_or(entry, |(plain, _)| plain);
                 let mut found = self.lookup_name(context, &entry, &xdata, NameLock::Free).await?;
                 if self.settings().unhashed_sticky_bit
                     && found.subvolume.is_some()
@@ -243,6 +244,15 @@ impl Distribute {
             LookElsewhere::Always => true,
             LookElsewhere::Never => false,
         }
+    }
+
+    /// A name that says where it is to be made, `NAME@DISTRIBUTE:SUBVOLUME`: the plain name, and the subvolume. GlusterFS
+    /// has this for tests and repairs.
+    pub(super) fn pinned(&self, entry: &Entry) -> Option<(Entry, usize)> {
+        let at = entry.name.iter().rposition(|byte| *byte == b'@').filter(|at| *at > 0)?;
+        let place = entry.name.get(at + 1..)?.strip_prefix(self.name.as_bytes())?.strip_prefix(b":")?;
+        let child = self.names.iter().position(|name| name.as_bytes() == place)?;
+        Some((Entry { parent: entry.parent, name: entry.name.slice(..at) }, child))
     }
 
     /// The subvolume that `entry` hashes to.

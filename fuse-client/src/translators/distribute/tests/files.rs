@@ -290,3 +290,23 @@ fn options_change_while_it_runs() {
         assert!(!volume.distribute.reconfigure(&Options::new().with("xattr-name", "trusted.other")).unwrap());
     });
 }
+
+#[test]
+fn a_name_can_say_where_its_file_is_to_be() {
+    run(async {
+        let (bricks, volume) = fresh(3).await;
+        let plain = name_on(&bricks, "/", 0, "f");
+        let pinned = format!("{plain}@v-dht:v-client-2");
+        assert_eq!(code(volume.lookup(ROOT, &pinned).await), ENOENT);
+        let file = volume.create(ROOT, &pinned).await.unwrap();
+        volume.write(file, "here").await.unwrap();
+        assert_eq!(places(&bricks, &format!("/{plain}")), (vec![2], vec![(0, "v-client-2".to_owned())]));
+        assert_eq!(volume.lookup(ROOT, &plain).await.unwrap().gfid, file.gfid);
+        assert_eq!(volume.lookup(ROOT, &pinned).await.unwrap().gfid, file.gfid);
+        // Anything else is a name like others.
+        for name in ["f@v-dht:elsewhere", "f@v-client-2", "@v-dht:v-client-2", "a@b"] {
+            volume.create(ROOT, name).await.unwrap();
+            assert!(volume.names(ROOT).await.contains(&name.to_owned()), "{name}");
+        }
+    });
+}
