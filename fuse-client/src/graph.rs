@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::translators::client::Client;
 use crate::translators::distribute::Distribute;
+use crate::translators::meta::Meta;
 use crate::translators::replicate::Replicate;
 
 /// Translators that change neither data nor errors: a graph without them means the same.
@@ -126,6 +127,11 @@ impl Graph {
         let tops = builder.built.remove(&last.name).unwrap_or_default();
         let Some(top) = tops.first().cloned() else {
             return Err(shape(&last.name, "has nothing below it that stores anything"));
+        };
+        // Of several, as the heal service has them, none is mounted.
+        let top: Arc<dyn Translator> = match tops.len() {
+            1 => Meta::over(top, volfile, environment.runtime.wall_clock()),
+            _ => top,
         };
         let Parts { distributes, replicates, bricks, clients, translators, made_of, read_only } = builder.graph;
         let (name, made_of) = (last.name.clone(), Mutex::new(made_of));

@@ -3,5 +3,6 @@
 pub mod client;
 pub mod distribute;
 pub(crate) mod held;
+pub mod meta;
 pub mod replicate;
 pub(crate) mod work;
