@@ -23,6 +23,7 @@ mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transaction;
+mod virtual_xattr;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

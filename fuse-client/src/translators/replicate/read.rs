@@ -45,6 +45,11 @@ impl Replicate {
             }
             _ => return Err(super::strange_reply("a read")),
         };
+        if let Fop::Getxattr { name, .. } | Fop::Fgetxattr { name, .. } = &fop
+            && let Some(answer) = self.virtual_xattr(context, gfid, name, &fop).await
+        {
+            return answer;
+        }
         let mut outcome = self.read_from_good_copy(context, gfid, file.as_ref(), &fop).await.map(|(_, reply)| reply);
         if let Ok(Reply::Xattrs { xattrs, .. }) = &mut outcome
             && !context.is_internal()

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use ladrillo_translator::error::errno::{EIO, ENOENT, ENOSPC, ENOTCONN, ETIMEDOUT};
 use ladrillo_translator::option::Options;
-use ladrillo_translator::{Dict, Fop, Gfid, Reply};
+use bytes::Bytes;
+use ladrillo_translator::{Dict, Fop, Gfid, Reply, Value};
 
 use bench::{at, bricks, pass, run};
 
@@ -146,6 +147,44 @@ fn a_rename_that_a_stale_copy_cannot_do_replaces_nothing() {
         client.wires[1].cut();
         pass(SETTLE).await;
         client.ask(rename()).await.unwrap();
+    });
+}
+
+#[test]
+fn virtual_xattrs_tell_of_all_copies() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        let ask = |name: &'static str| {
+            let fop = Fop::Getxattr { gfid: file.gfid, name: name.into(), xdata: Dict::new() };
+            let client = &client;
+            async move {
+                let Reply::Xattrs { xattrs, .. } = client.ask(fop).await? else { panic!() };
+                Ok::<_, ladrillo_translator::FopError>(xattrs.text(name).unwrap_or_default().to_owned())
+            }
+        };
+        let status = "replica.split-brain-status";
+        assert_eq!(ask(status).await.unwrap(), "The file is not under data or metadata split-brain");
+        // All accuse each other.
+        for (one, two) in [(0, 1), (1, 2), (2, 0)] {
+            let mark = Bytes::from_static(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+            let xattrs = Dict::new().with(format!("trusted.afr.v-client-{two}"), Value::Ptr(mark));
+            let fop = Fop::Setxattr { gfid: file.gfid, xattrs, flags: 0, xdata: Dict::new() };
+            let context = ladrillo_translator::Context { pid: -6, ..ladrillo_translator::Context::root() };
+            let wire: &dyn ladrillo_translator::Translator = &*client.wires[one];
+            wire.submit(&context, fop).await.unwrap();
+        }
+        let told = "data-split-brain:yes    metadata-split-brain:no    Choices:v-client-0,v-client-1,v-client-2";
+        assert_eq!(ask(status).await.unwrap(), told);
+        client.wires[1].cut();
+        assert_eq!(ask(status).await.unwrap_err().errno, ladrillo_translator::error::errno::EAGAIN);
+        client.wires[1].mend();
+        // An order to the locks goes to all bricks.
+        let before: Vec<usize> = client.wires.iter().map(|wire| wire.log.lock().len()).collect();
+        let _ = ask("glusterfs.intrlk.tposix.kblocked.0,0-0").await;
+        let sent = client.wires.iter().zip(before).map(|(wire, before)| wire.log.lock().len() - before);
+        assert_eq!(sent.collect::<Vec<_>>(), [1, 1, 1]);
     });
 }
 
