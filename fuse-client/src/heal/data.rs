@@ -6,6 +6,7 @@ use ladrillo_translator::fop::File;
 use ladrillo_translator::{Context, Dict, Fop, FopError, Gfid, Payload, Reply, Translator};
 
 use super::direction::direction;
+use super::favorite::favorite;
 use super::healer::{HealResult, Healed, Healer, Look, Trouble};
 use crate::translators::replicate::{ChildReply, HealAlgorithm, Lockee, Mask, Sabotage, Segment, successes};
 
@@ -67,6 +68,12 @@ impl Healer {
             if look.copies.iter().all(|copy| copy.iatt.size_bytes == 0) {
                 sources = self.replicate.everyone() - arbiters;
             }
+        }
+        if sources.is_empty()
+            && let Some(child) = favorite(self.replicate.settings().favorite_child, &look.copies, arbiters)
+        {
+            tracing::warn!(%gfid, child, "split-brain of data decided by favorite-child-policy");
+            sources = Mask::only(child);
         }
         if sources.is_empty() {
             return Err(Trouble::SplitBrain(format!("{gfid}: all copies of its data are accused")));

@@ -8,6 +8,7 @@ use ladrillo_translator::iatt::SetattrValid;
 use ladrillo_translator::{Context, Dict, Fop, FopError, Gfid, Iatt, Reply, Translator, Value};
 
 use super::direction::direction;
+use super::favorite::favorite;
 use super::healer::{HealResult, Healed, Healer, Look, Trouble};
 use crate::translators::replicate::{Lockee, METADATA_START, Mask, Segment, successes};
 
@@ -47,6 +48,14 @@ impl Healer {
         };
         let all_alike = everyone.iter().all(|child| alike(0, child));
         let mut sources = judged.sources;
+        if sources.is_empty()
+            && !all_alike
+            && let Some(child) =
+                favorite(self.replicate.settings().favorite_child, &look.copies, self.replicate.arbiters())
+        {
+            tracing::warn!(%gfid, child, "split-brain of attributes decided by favorite-child-policy");
+            sources = Mask::only(child);
+        }
         if sources.is_empty() {
             if !all_alike {
                 return Err(Trouble::SplitBrain(format!("{gfid}: all copies of its attributes are accused")));

@@ -9,6 +9,7 @@
 mod data;
 mod direction;
 mod entry;
+mod favorite;
 mod healer;
 mod index;
 pub mod info;

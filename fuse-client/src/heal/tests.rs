@@ -240,3 +240,33 @@ fn planted_bugs_show() {
     });
     assert_ne!(world.differences(), Vec::<String>::new());
 }
+
+#[test]
+fn split_brain_is_decided_by_the_rule_that_was_chosen_and_by_none_else() {
+    for (policy, expected) in [("none", None), ("size", Some("longer")), ("mtime", Some("new"))] {
+        let world = bricks(2);
+        let client = world.client(Options::new().with("quorum-type", "none").with("favorite-child-policy", policy));
+        run(async {
+            let file = client.create(Gfid::ROOT, "f").await.unwrap();
+            client.write(file, 0, b"old").await.unwrap();
+            pass(SETTLE).await;
+            for (away, data) in [(0, &b"longer"[..]), (1, b"new")] {
+                client.wires[away].cut();
+                let anonymous = File { gfid: file.gfid, fd: None };
+                client.write(anonymous, 0, data).await.unwrap();
+                pass(SETTLE).await;
+                client.wires[away].mend();
+                pass(SETTLE).await;
+            }
+            let healed = service(&client).heal_round().await;
+            assert_eq!(healed, expected.is_some(), "{policy}");
+            match expected {
+                Some(data) => assert_eq!(client.read(file.gfid).await.unwrap(), data.as_bytes(), "{policy}"),
+                None => assert!(client.read(file.gfid).await.is_err()),
+            }
+        });
+        if expected.is_some() {
+            assert_healed(&world);
+        }
+    }
+}

@@ -41,7 +41,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub(crate) use changelog::{Changelog, Keys, Marks, Segment};
 pub(crate) use mask::Mask;
-pub use settings::{HealAlgorithm, OPTIONS, Settings};
+pub use settings::{FavoriteChild, HealAlgorithm, OPTIONS, Settings};
 
 use super::work::Work;
 use crate::translators::held::HeldLocks;

@@ -118,6 +118,13 @@ const CONSISTENT_METADATA: OptionSpec = OptionSpec::new(
     "Answer attributes of one copy only, whatever happens",
 );
 
+const FAVORITE_CHILD_POLICY: OptionSpec = OptionSpec::new(
+    &["favorite-child-policy"],
+    OptionKind::Enum(&["none", "size", "ctime", "mtime", "majority"]),
+    Some("none"),
+    "Which copy wins where all accuse each other: the biggest, the newest by ctime or mtime, what most have; none: nobody",
+);
+
 /// protocol/client's option, which the graph hands on when a child has it.
 const STRICT_LOCKS: OptionSpec = OptionSpec::new(
     &["strict-locks"],
@@ -152,7 +159,23 @@ pub const OPTIONS: &[OptionSpec] = &[
     ARBITER_COUNT,
     CONSISTENT_METADATA,
     STRICT_LOCKS,
+    FAVORITE_CHILD_POLICY,
 ];
+
+/// Which copy wins where all accuse each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FavoriteChild {
+    /// None: a person has to decide.
+    None,
+    /// The biggest.
+    Size,
+    /// The one changed last.
+    Ctime,
+    /// The one written to last.
+    Mtime,
+    /// One whose size and mtime most copies have.
+    Majority,
+}
 
 /// How a data heal finds what to copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,6 +211,7 @@ pub struct Settings {
     pub(crate) heal_parallel: usize,
     pub(crate) heal_queue: usize,
     pub(crate) strict_locks: bool,
+    pub(crate) favorite_child: FavoriteChild,
 }
 
 impl Settings {
@@ -264,6 +288,13 @@ impl Settings {
             heal_parallel: usize::try_from(options.int(&SHD_MAX_THREADS)?).unwrap_or(1),
             heal_queue: usize::try_from(options.int(&SHD_WAIT_QLENGTH)?).unwrap_or(1024),
             strict_locks: options.bool(&STRICT_LOCKS)?,
+            favorite_child: match options.str(&FAVORITE_CHILD_POLICY)? {
+                Some("size") => FavoriteChild::Size,
+                Some("ctime") => FavoriteChild::Ctime,
+                Some("mtime") => FavoriteChild::Mtime,
+                Some("majority") => FavoriteChild::Majority,
+                _ => FavoriteChild::None,
+            },
         })
     }
 

@@ -82,7 +82,8 @@ impl Replicate {
     /// EAGAIN: not all children are there to be asked.
     async fn split_brain_status(&self, gfid: Gfid) -> FopResult<String> {
         if self.up() != self.everyone() {
-            let message = "Failed to obtain replies from all bricks of the replica (are they up?). Cannot resolve split-brain.";
+            let message =
+                "Failed to obtain replies from all bricks of the replica (are they up?). Cannot resolve split-brain.";
             return Err(FopError::new(EAGAIN, message));
         }
         let inode = self.inodes.intern(gfid);

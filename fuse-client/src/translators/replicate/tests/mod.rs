@@ -6,9 +6,9 @@ mod locks;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use ladrillo_translator::error::errno::{EIO, ENOENT, ENOSPC, ENOTCONN, ETIMEDOUT};
 use ladrillo_translator::option::Options;
-use bytes::Bytes;
 use ladrillo_translator::{Dict, Fop, Gfid, Reply, Value};
 
 use bench::{at, bricks, pass, run};
