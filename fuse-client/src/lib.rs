@@ -4,6 +4,8 @@
 pub mod api;
 pub mod executor;
 pub mod front;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod graph;
 pub mod heal;
 pub mod process;

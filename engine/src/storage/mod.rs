@@ -4,7 +4,7 @@
 //! `.glusterfs`; a crash at any point leaves what the next lookup repairs; xattrop and times are atomic per inode; a
 //! path in a request can never leave the brick, as every step is one name below an open directory.
 
-mod acl;
+pub mod acl;
 pub mod brick;
 mod entry;
 mod entry_lock;

@@ -16,7 +16,7 @@ mod disk;
 mod everywhere;
 mod fd;
 mod hash;
-mod layout;
+pub(crate) mod layout;
 mod link;
 mod linkto;
 mod lock;

@@ -6,7 +6,7 @@
 //! go to one copy that nobody accuses. The format is GlusterFS 10.3's, so that stock clients, bricks and heal daemons
 //! share a volume with this code; docs/replication.md says what differs and why.
 
-mod changelog;
+pub(crate) mod changelog;
 mod children;
 mod fd;
 mod fops;
