@@ -22,6 +22,11 @@ const SET_USER_ID: u32 = 0o4000;
 const SET_GROUP_ID: u32 = 0o2000;
 const STICKY: u32 = 0o1000;
 
+/// Where distribute keeps a directory's layout (GlusterFS 10.3, dht-common.c).
+const LAYOUT: &[u8] = b"trusted.glusterfs.dht";
+const CAPABILITY: &[u8] = b"security.capability";
+const SELINUX: &[u8] = b"security.selinux";
+
 /// The translator.
 pub struct AccessControl {
     name: String,
@@ -188,15 +193,66 @@ impl AccessControl {
             Fop::Getxattr { gfid, name, .. } if name.starts_with(b"user.") => {
                 self.need(context, *gfid, R).await?;
             }
-            Fop::Setxattr { gfid, xattrs, .. } | Fop::Fsetxattr { file: File { gfid, .. }, xattrs, .. } => {
+            Fop::Setxattr { gfid, xattrs, xdata, .. }
+            | Fop::Fsetxattr { file: File { gfid, .. }, xattrs, xdata, .. } => {
+                if xattrs.is_empty() || xdata.contains("set-ctime-mdata") {
+                    // It changes times.
+                    self.need(context, *gfid, W).await?;
+                }
                 for (key, _) in xattrs.iter() {
                     self.check_xattr(context, *gfid, key).await?;
                 }
             }
             Fop::Removexattr { gfid, name, .. } | Fop::Fremovexattr { file: File { gfid, .. }, name, .. } => {
-                self.check_xattr(context, *gfid, name).await?;
+                if name.is_empty() {
+                    // All keys of xdata at once: heal's.
+                    return Err(FopError::new(
+                        errno::EPERM,
+                        format!("uid {} may not remove xattrs without a name", context.uid),
+                    ));
+                }
+                if &name[..] == CAPABILITY {
+                    // What a writer's kernel does, in the writer's name.
+                    self.need(context, *gfid, W).await?;
+                } else {
+                    self.check_xattr(context, *gfid, name).await?;
+                }
+            }
+            Fop::Xattrop { xattrs, .. } | Fop::Fxattrop { xattrs, .. } => {
+                // Clients' translators count in the name of whoever asked, but only in keys of their own.
+                if let Some((key, _)) = xattrs.iter().find(|(key, _)| !key.starts_with(b"trusted.")) {
+                    return Err(not_his(context, key));
+                }
             }
             _ => {}
+        }
+        self.check_xdata(context, fop)
+    }
+
+    /// What rides along with a fop of a user: xattrs of a new inode, and the order to drop xattrs.
+    fn check_xdata(&self, context: &Context, fop: &mut Fop) -> FopResult<()> {
+        match fop {
+            Fop::Mknod { xdata, .. }
+            | Fop::Mkdir { xdata, .. }
+            | Fop::Symlink { xdata, .. }
+            | Fop::Create { xdata, .. }
+            | Fop::Put { xdata, .. } => {
+                let labels: Vec<_> =
+                    xdata.iter().map(|(key, _)| key).filter(|key| is_privilege(key)).cloned().collect();
+                for key in labels {
+                    xdata.remove(&key[..]);
+                }
+            }
+            // A heal of a client whose root is squashed adds, and takes nothing away.
+            Fop::Setxattr { xdata, .. } | Fop::Fsetxattr { xdata, .. } => {
+                xdata.remove("sync_backend_xattrs");
+            }
+            _ => {}
+        }
+        if let Fop::Put { xattrs, .. } = fop
+            && let Some((key, _)) = xattrs.iter().find(|(key, _)| key.starts_with(b"trusted.") || is_privilege(key))
+        {
+            return Err(not_his(context, key));
         }
         Ok(())
     }
@@ -245,36 +301,38 @@ impl AccessControl {
         Ok(())
     }
 
+    /// ACLs and labels are the owner's. Everything else is for who may write; of what GlusterFS and the system keep there
+    /// for themselves, only distribute's layout of a directory, which clients set in the name of who made it.
     async fn check_xattr(&self, context: &Context, gfid: Gfid, key: &[u8]) -> FopResult<()> {
-        if key.starts_with(b"trusted.") || key.starts_with(b"security.") && key != b"security.selinux" {
-            // Root's alone; clients' translators act as root.
-            if key.starts_with(b"trusted.")
-                && !key.starts_with(b"trusted.glusterfs.")
-                && !key.starts_with(b"trusted.afr.")
-            {
-                return Err(FopError::new(
-                    errno::EPERM,
-                    format!("uid {} may not change {}", context.uid, String::from_utf8_lossy(key)),
-                ));
-            }
-            return Ok(());
-        }
-        if key.starts_with(b"system.posix_acl") || key.starts_with(b"glusterfs.posix.") {
+        let layout = key == LAYOUT || key.strip_prefix(LAYOUT).is_some_and(|rest| rest.starts_with(b"."));
+        if layout {
+            // Also of a directory made without the right to write.
             let current = self.iatt(gfid).await?;
-            if current.uid != context.uid {
-                return Err(FopError::new(
+            return match current.uid == context.uid {
+                true => Ok(()),
+                false => self.need(context, gfid, W).await.map(drop),
+            };
+        }
+        if key.starts_with(b"trusted.") || is_privilege(key) {
+            return Err(not_his(context, key));
+        }
+        if key.starts_with(b"system.posix_acl") || key.starts_with(b"glusterfs.posix.") || key == SELINUX {
+            let current = self.iatt(gfid).await?;
+            return match current.uid == context.uid {
+                true => Ok(()),
+                false => Err(FopError::new(
                     errno::EPERM,
-                    format!("uid {} may not change the ACL of {gfid}", context.uid),
-                ));
-            }
-        } else if key.starts_with(b"user.") {
-            let current = self.need(context, gfid, W).await?;
-            if current.is_dir() && current.mode & STICKY != 0 && current.uid != context.uid {
-                return Err(FopError::new(
-                    errno::EPERM,
-                    format!("uid {} may not change attributes of the sticky directory {gfid}", context.uid),
-                ));
-            }
+                    format!("uid {} may not change {} of {gfid}", context.uid, String::from_utf8_lossy(key)),
+                )),
+            };
+        }
+        let current = self.need(context, gfid, W).await?;
+        let of_user = key.starts_with(b"user.");
+        if of_user && current.is_dir() && current.mode & STICKY != 0 && current.uid != context.uid {
+            return Err(FopError::new(
+                errno::EPERM,
+                format!("uid {} may not change attributes of the sticky directory {gfid}", context.uid),
+            ));
         }
         Ok(())
     }
@@ -311,6 +369,16 @@ fn wanted_by(flags: u32) -> u32 {
     // __FMODE_EXEC: executing needs no read permission.
     let wanted = if flags & 0x20 != 0 { X } else { wanted };
     if flags & libc::O_TRUNC as u32 != 0 { wanted | W } else { wanted }
+}
+
+/// Whether an xattr gives what root alone may give: capabilities, integrity marks.
+fn is_privilege(key: &[u8]) -> bool {
+    key.starts_with(b"security.") && key != SELINUX
+}
+
+fn not_his(context: &Context, key: &[u8]) -> FopError {
+    let what = format!("uid {} may not change {}", context.uid, String::from_utf8_lossy(key));
+    FopError::new(errno::EPERM, what)
 }
 
 fn in_group(context: &Context, gid: u32) -> bool {
@@ -398,6 +466,7 @@ impl Acl {
 mod tests {
     use super::*;
     use crate::translators::testing::{Bench, entry};
+    use bytes::Bytes;
     use ladrillo_translator::Value;
 
     fn user(uid: u32, gid: u32, groups: &[u32]) -> Context {
@@ -601,5 +670,89 @@ mod tests {
         mode(secret, 0o666);
         bench.run_as(&user, create(Gfid::ROOT, "secret", Gfid::random(), FdId(71))).unwrap();
         assert_eq!(std::fs::read(bench.path.join("secret")).unwrap(), b"text");
+    }
+
+    #[test]
+    fn xattrs_of_the_system_are_not_for_users() {
+        let Some(bench) = bench() else { return };
+        let file = bench.file(Gfid::ROOT, "f", b"x");
+        let owner =
+            setattr(file, SetattrValid::UID | SetattrValid::MODE, Iatt { uid: 5, mode: 0o644, ..Iatt::default() });
+        bench.run(owner).unwrap();
+        let value = || Value::Ptr(vec![1].into());
+        let set = |key: &str| Fop::Setxattr {
+            gfid: file,
+            xattrs: Dict::new().with(key.to_owned(), value()),
+            flags: 0,
+            xdata: Dict::new(),
+        };
+        let remove = |key: &str| Fop::Removexattr { gfid: file, name: key.to_owned().into(), xdata: Dict::new() };
+        let (owner, other) = (user(5, 5, &[]), user(6, 6, &[]));
+        let ask = |who: &Context, fop: Fop| errno_of(bench.run_as(who, fop));
+        for key in
+            ["trusted.afr.v-client-0", "trusted.glusterfs.x", "trusted.gfid", "security.capability", "security.ima"]
+        {
+            assert_eq!(ask(&owner, set(key)), errno::EPERM, "{key}");
+            assert_eq!(ask(&other, set(key)), errno::EPERM, "{key}");
+        }
+        assert_eq!(ask(&owner, set("trusted.glusterfs.dht")), 0, "as mkdir of stock clients does");
+        assert_eq!(ask(&other, set("trusted.glusterfs.dht")), errno::EACCES);
+        assert_eq!(ask(&other, set("glusterfs.anything")), errno::EACCES);
+        assert_eq!(ask(&other, set("security.selinux")), errno::EPERM);
+        for key in ["trusted.glusterfs.dht", "security.capability"] {
+            assert_eq!(ask(&other, remove(key)), errno::EACCES, "{key}");
+        }
+        bench.run(set("trusted.glusterfs.x")).unwrap();
+        assert_eq!(ask(&owner, remove("trusted.glusterfs.x")), errno::EPERM);
+        assert_eq!(ask(&owner, remove("security.capability")), errno::ENODATA, "let through: it is not there");
+        // Nameless removal, and the order to drop what is not named.
+        bench.run(set("user.a")).unwrap();
+        let all = Dict::new().with("user.a", value());
+        let nameless = Fop::Removexattr { gfid: file, name: Bytes::new(), xdata: all.clone() };
+        assert_eq!(ask(&other, nameless.clone()), errno::EPERM);
+        assert_eq!(ask(&owner, nameless), errno::EPERM);
+        let sync = Dict::new().with("sync_backend_xattrs", Value::Int(1));
+        let drop_all = Fop::Setxattr { gfid: file, xattrs: Dict::new(), flags: 0, xdata: sync };
+        assert_eq!(ask(&other, drop_all.clone()), errno::EACCES);
+        assert_eq!(ask(&owner, drop_all), 0);
+        let get = || Fop::Getxattr { gfid: file, name: b"user.a".as_slice().into(), xdata: Dict::new() };
+        bench.run(get()).unwrap();
+        let add = |key: &str| Fop::Xattrop {
+            gfid: file,
+            kind: ladrillo_translator::fop::XattropKind::GetAndSet,
+            xattrs: Dict::new().with(key.to_owned(), value()),
+            xdata: Dict::new(),
+        };
+        assert_eq!(ask(&owner, add("security.capability")), errno::EPERM);
+        assert_eq!(ask(&other, add("trusted.afr.dirty")), 0, "replicate counts in the name of whoever asks");
+    }
+
+    #[test]
+    fn what_users_make_has_no_privileges() {
+        let Some(bench) = bench() else { return };
+        let open = bench.directory(Gfid::ROOT, "open");
+        bench.run(setattr(open, SetattrValid::MODE, Iatt { mode: 0o777, ..Iatt::default() })).unwrap();
+        let user = user(5, 5, &[]);
+        let gfid = Gfid::random();
+        // Version 2, effective, cap_chown.
+        let capability = [1u32 | 0x0200_0000, 1, 0, 0, 0].iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+        let capability = || Value::Ptr(capability.clone().into());
+        let xdata = Dict::new().with("gfid-req", Value::Gfid(gfid)).with("security.capability", capability());
+        bench.run_as(&user, Fop::Mknod { entry: entry(open, "n"), mode: 0o100_755, rdev: 0, umask: 0, xdata }).unwrap();
+        let get = Fop::Getxattr { gfid, name: b"security.capability".as_slice().into(), xdata: Dict::new() };
+        assert_eq!(errno_of(bench.run(get)), errno::ENODATA);
+        let put = |key: &str, value: Value| Fop::Put {
+            entry: entry(open, key),
+            mode: 0o755,
+            umask: 0,
+            flags: 0,
+            offset: 0,
+            data: ladrillo_translator::Payload::empty(),
+            xattrs: Dict::new().with(key.to_owned(), value),
+            xdata: Dict::new().with("gfid-req", Value::Gfid(Gfid::random())),
+        };
+        assert_eq!(errno_of(bench.run_as(&user, put("security.capability", capability()))), errno::EPERM);
+        assert_eq!(errno_of(bench.run_as(&user, put("trusted.x", capability()))), errno::EPERM);
+        assert_eq!(errno_of(bench.run_as(&user, put("user.x", capability()))), 0);
     }
 }
