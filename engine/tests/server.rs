@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Brick {
     server: Option<Server>,
+    graph: Arc<Graph>,
+    volfile: Volfile,
     path: PathBuf,
     address: SocketAddr,
 }
@@ -65,9 +67,9 @@ fn brick_with(options: &[(&str, &str)]) -> Option<Brick> {
     };
     let graph = Arc::new(Graph::build(&volfile, Arc::new(Pool), Arc::new(GlommioRuntime::default())).unwrap());
     let config = ServerConfig { addresses: vec!["127.0.0.1:0".parse().unwrap()], executors: 2 };
-    let server = Server::start(graph, &config).unwrap();
+    let server = Server::start(graph.clone(), &config).unwrap();
     let address = server.local[0];
-    Some(Brick { server: Some(server), path, address })
+    Some(Brick { server: Some(server), graph, volfile, path, address })
 }
 
 impl Brick {
@@ -239,6 +241,48 @@ fn only_those_the_volfile_admits_get_in() {
         assert!(client.call(fop4::PROGRAM, fop4::VERSION, procedure, body).is_err());
     }
     assert_eq!(brick.clients(), 0);
+}
+
+#[test]
+fn who_is_no_longer_admitted_is_cut_off() {
+    let login = |brick: &Brick, uid: &str, password: &str| {
+        let mut client = brick.connect();
+        let mut dict = Dict::new();
+        for (key, value) in [("remote-subvolume", "brick"), ("process-uuid", uid), ("username", "u")] {
+            dict.set_str(key, value.to_owned());
+        }
+        dict.set_str("password", password.to_owned());
+        dict.set_int("fops-version", i64::from(fop4::PROGRAM));
+        (ask_volume(&mut client, dict).op_ret, client)
+    };
+    let rules = [("auth.addr.brick.allow", "*"), ("auth.login.brick.allow", "u"), ("auth.login.u.password", "secret")];
+    let Some(brick) = brick_with(&rules) else { return };
+    let change = |options: &[(&str, &str)]| {
+        let mut new = brick.volfile.clone();
+        let node = new.nodes.iter_mut().find(|node| node.kind == "protocol/server").unwrap();
+        for (key, value) in options {
+            node.options.set(*key, *value);
+        }
+        brick.graph.reconfigure(&brick.volfile, &new).unwrap();
+        brick.server.as_ref().unwrap().observer().cut_refused()
+    };
+    let stat = |client: &mut Client| {
+        let (procedure, body) = fop4::encode_request(&Fop::Stat { gfid: Gfid::ROOT, xdata: Dict::new() }).unwrap();
+        client.call(fop4::PROGRAM, fop4::VERSION, procedure, body).is_ok()
+    };
+    let mut stranger = brick.client("stranger");
+    let (admitted, mut friend) = login(&brick, "friend", "secret");
+    assert_eq!(admitted, 0);
+    assert_eq!(change(&[("ping-timeout", "10")]), 0, "nothing that concerns them has changed");
+    assert!(stat(&mut stranger) && stat(&mut friend));
+    assert_eq!(change(&[("auth.addr.brick.allow", "10.0.0.1")]), 1);
+    assert!(!stat(&mut stranger) && stat(&mut friend), "who knows the password may stay");
+    until("the stranger's session ends", || brick.clients() == 1);
+    assert_eq!(change(&[("auth.addr.brick.allow", "*"), ("auth.login.u.password", "other")]), 1);
+    assert!(!stat(&mut friend), "it has become wrong");
+    until("the friend's session ends", || brick.clients() == 0);
+    assert_eq!(change(&[("auth.addr.brick.reject", "127.0.0.1")]), 0);
+    assert_ne!(login(&brick, "friend", "other").0, 0);
 }
 
 #[test]

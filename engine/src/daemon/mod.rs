@@ -23,7 +23,7 @@ use ladrillo_transport::program::{callback, handshake, portmap};
 
 use crate::graph::Graph;
 use crate::runtime::{GlommioRuntime, Pool};
-use crate::server::{Server, ServerConfig};
+use crate::server::{Observer, Server, ServerConfig};
 use args::{Args, split_option};
 use operations::Operations;
 use process::{Log, PidFile, Report};
@@ -149,7 +149,7 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let janitor = keep_clean(&graph, stop.clone());
     let portmap = match (&glusterd, brick_name(args)) {
         (Some(glusterd), Some(brick)) => {
-            let changes = Changes { args: args.clone(), graph: graph.clone(), volfile };
+            let changes = Changes { args: args.clone(), graph: graph.clone(), observer: server.observer(), volfile };
             Some(keep_signed_in(glusterd.clone(), brick, port, stop.clone(), changes)?)
         }
         _ => None,
@@ -383,6 +383,7 @@ fn keep_signed_in(
 struct Changes {
     args: Args,
     graph: Arc<Graph>,
+    observer: Observer,
     volfile: Volfile,
 }
 
@@ -396,9 +397,11 @@ impl Changes {
         if new == self.volfile {
             return Ok(());
         }
-        let waiting = self.graph.reconfigure(&self.volfile, &new)?;
-        tracing::info!(next_start = ?waiting, "the volume's options have changed");
+        let outcome = self.graph.reconfigure(&self.volfile, &new);
+        let cut_off = self.observer.cut_refused();
         self.volfile = new;
+        let waiting = outcome?;
+        tracing::info!(next_start = ?waiting, cut_off, "the volume's options have changed");
         Ok(())
     }
 }

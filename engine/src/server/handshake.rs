@@ -21,6 +21,8 @@ pub struct Admitted {
     subdir: String,
     /// It gave the pool's own name and password.
     pub trusted: bool,
+    /// The name and password it gave.
+    pub(super) proof: Dict,
     version: String,
     /// What its process calls itself, and the operating version it reports.
     pub(super) process_name: String,
@@ -120,6 +122,10 @@ impl Client {
                 client = %admitted.uid, peer = %self.outgoing.peer(), version = %admitted.version,
                 subdir = %admitted.subdir(), trusted = admitted.trusted, "accepted client"
             );
+            // The rules may have changed since it was admitted, before it was to be seen.
+            if let Some(session) = &self.session {
+                self.shared.cut_refused([session]);
+            }
         }
     }
 
@@ -172,7 +178,13 @@ impl Client {
         // A name is shown to people; a longer one is no name.
         let process_name = request.text("process-name").unwrap_or_default().chars().take(64).collect();
         let op_version = request.int("opversion").and_then(|version| u32::try_from(version).ok()).unwrap_or(0);
-        let admitted = Admitted { uid, subvolume, subdir, trusted, version, process_name, op_version };
+        let mut proof = Dict::new();
+        for key in ["username", "password"] {
+            if let Some(said) = request.text(key) {
+                proof.set_str(key, said.to_owned());
+            }
+        }
+        let admitted = Admitted { uid, subvolume, subdir, trusted, proof, version, process_name, op_version };
         // A second SETVOLUME on one connection changes nothing for the same client, and is refused for another.
         if self.session.as_ref().is_some_and(|session| !session.is_of(&admitted)) {
             return Err((errno::EINVAL, "this connection belongs to another client already".to_owned()));

@@ -683,18 +683,37 @@ impl Shared {
     fn join(&self, admitted: &Admitted, root: Option<Gfid>, connection: &Arc<Outgoing>) -> Arc<Session> {
         let mut sessions = self.sessions.lock();
         let of_client = sessions.entry(admitted.uid.clone()).or_default();
-        if let Some(session) = of_client.iter().find(|s| s.is_of(admitted) && s.root == root && s.join(connection)) {
+        if let Some(session) =
+            of_client.iter().find(|s| s.is_of(admitted) && s.root == root && s.join(connection, &admitted.proof))
+        {
             return session.clone();
         }
         let id = ClientId(self.next_client.fetch_add(1, Ordering::Relaxed));
         let session = Arc::new(Session::new(id, admitted, root));
-        session.join(connection);
+        session.join(connection, &admitted.proof);
         if let Some(locks) = self.graph.locks() {
             locks.name_client(id, &admitted.uid);
         }
         self.by_id.pin().insert(id.0, session.clone());
         of_client.push(session.clone());
         session
+    }
+
+    /// Ends the connections of sessions that `auth.*` no longer admits as what they are.
+    fn cut_refused<'a>(&self, sessions: impl IntoIterator<Item = &'a Arc<Session>>) -> usize {
+        let (options, hosts) = (self.graph.server_options(), self.graph.hosts());
+        let mut cut = 0;
+        for session in sessions {
+            let refused = session.refused(|peer, proof| {
+                auth::authenticate(&options, hosts, &session.subvolume, &session.subdir, peer, proof)
+            });
+            for (connection, why) in refused {
+                tracing::warn!(client = %session.uid, peer = %connection.peer(), reason = %why, "client cut off");
+                connection.close();
+                cut += 1;
+            }
+        }
+        cut
     }
 
     /// Takes a connection from its session; the last one ends it.

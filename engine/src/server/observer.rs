@@ -1,4 +1,5 @@
-//! What can be seen of the clients of a brick while it serves: for `volume status` and state dumps.
+//! What can be seen of the clients of a brick while it serves: for `volume status` and state dumps; and their judgement
+//! by rules that have changed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,6 +50,12 @@ impl Observer {
         let mut views: Vec<ClientView> = sessions.iter().map(|session| session.view()).collect();
         views.sort_by_key(|view| view.id.0);
         views
+    }
+
+    /// After a change of the graph's options: ends the connections that `auth.*` no longer admits; answers how many.
+    pub fn cut_refused(&self) -> usize {
+        let sessions: Vec<_> = self.shared.sessions.lock().values().flatten().cloned().collect();
+        self.shared.cut_refused(&sessions)
     }
 
     /// How many file operations are under way.

@@ -1,14 +1,16 @@
 //! A client as the brick knows it: all connections with the same process-uuid, the files they have open, their locks.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::File;
-use ladrillo_translator::{ClientId, FdId, Fop, FopError, FopResult, Gfid};
+use ladrillo_translator::{ClientId, Dict, FdId, Fop, FopError, FopResult, Gfid};
 use parking_lot::Mutex;
 
+use super::auth::Refusal;
 use super::connection::Outgoing;
 use super::handshake::Admitted;
 use super::{ClientView, ConnectionView};
@@ -42,6 +44,13 @@ pub struct OpenFd {
     pub directory: bool,
 }
 
+/// One of a client's connections.
+struct Connection {
+    outgoing: Arc<Outgoing>,
+    /// What it said who it is: judged again when `auth.*` changes.
+    proof: Dict,
+}
+
 /// One client.
 pub struct Session {
     /// Its number, never used twice.
@@ -64,7 +73,7 @@ pub struct Session {
 
 #[derive(Default)]
 struct State {
-    connections: Vec<Arc<Outgoing>>,
+    connections: Vec<Connection>,
     fds: HashMap<u64, OpenFd>,
     free: Vec<u64>,
     next_wire: u64,
@@ -88,14 +97,14 @@ impl Session {
             == (&*admitted.uid, &*admitted.subvolume, admitted.subdir(), admitted.trusted)
     }
 
-    /// Adds a connection; `false` when the session is ending.
-    pub fn join(&self, connection: &Arc<Outgoing>) -> bool {
+    /// Adds a connection and what it said who it is; `false` when the session is ending.
+    pub fn join(&self, connection: &Arc<Outgoing>, proof: &Dict) -> bool {
         let mut state = self.state.lock();
         if state.ended {
             return false;
         }
-        if !state.connections.iter().any(|c| Arc::ptr_eq(c, connection)) {
-            state.connections.push(connection.clone());
+        if !state.connections.iter().any(|c| Arc::ptr_eq(&c.outgoing, connection)) {
+            state.connections.push(Connection { outgoing: connection.clone(), proof: proof.clone() });
         }
         true
     }
@@ -103,7 +112,7 @@ impl Session {
     /// Takes a connection away. When it was the last, the session ends: the files to close are returned.
     pub fn leave(&self, connection: &Arc<Outgoing>) -> Option<Vec<OpenFd>> {
         let mut state = self.state.lock();
-        state.connections.retain(|c| !Arc::ptr_eq(c, connection));
+        state.connections.retain(|c| !Arc::ptr_eq(&c.outgoing, connection));
         if state.connections.is_empty() && !state.ended {
             state.ended = true;
             return Some(state.fds.drain().map(|(_, fd)| fd).collect());
@@ -114,9 +123,9 @@ impl Session {
     /// What is to be seen of it.
     pub fn view(&self) -> ClientView {
         let state = self.state.lock();
-        let connections = state.connections.iter().map(|connection| {
-            let (received, sent) = connection.traffic();
-            ConnectionView { peer: connection.peer().to_owned(), received, sent }
+        let connections = state.connections.iter().map(|Connection { outgoing, .. }| {
+            let (received, sent) = outgoing.traffic();
+            ConnectionView { peer: outgoing.peer().to_owned(), received, sent }
         });
         let mut files: Vec<(u64, OpenFd)> = state.fds.iter().map(|(wire, fd)| (*wire, *fd)).collect();
         files.sort_unstable_by_key(|(wire, _)| *wire);
@@ -132,7 +141,25 @@ impl Session {
 
     /// A connection to tell the client something on.
     pub fn connection(&self) -> Option<Arc<Outgoing>> {
-        self.state.lock().connections.first().cloned()
+        self.state.lock().connections.first().map(|connection| connection.outgoing.clone())
+    }
+
+    /// Its connections that `admits` (given the other end's address and what the connection said) no longer lets in, or
+    /// as somebody else: trusted or not.
+    pub fn refused(
+        &self,
+        admits: impl Fn(Option<SocketAddr>, &Dict) -> Result<bool, Refusal>,
+    ) -> Vec<(Arc<Outgoing>, String)> {
+        let state = self.state.lock();
+        let judge = |connection: &Connection| {
+            let why = match admits(connection.outgoing.peer().parse().ok(), &connection.proof) {
+                Ok(trusted) if trusted == self.trusted => return None,
+                Ok(_) => "it is to come in as somebody else".to_owned(),
+                Err((_, sentence)) => sentence,
+            };
+            Some((connection.outgoing.clone(), why))
+        };
+        state.connections.iter().filter_map(judge).collect()
     }
 
     /// Registers an open file; answers its number on the wire. ENOTCONN when the session ended meanwhile.
