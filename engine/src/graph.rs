@@ -48,6 +48,15 @@ pub struct Graph {
 /// Takes changed options of one translator, or says why not and changes nothing.
 type Tune = Box<dyn Fn(&Options) -> Result<(), String> + Send + Sync>;
 
+/// What came of a changed volfile.
+#[derive(Debug, Default)]
+pub struct Reconfigured {
+    /// The volumes whose changes wait for the next start.
+    pub waiting: Vec<String>,
+    /// Options that cannot be; of these volumes nothing has changed.
+    pub errors: Vec<GraphError>,
+}
+
 #[derive(Default)]
 struct Up(AtomicBool);
 
@@ -285,30 +294,33 @@ impl Graph {
         &self.hosts
     }
 
-    /// Takes what a new volfile changes in translators that can change while they run. Returns the names of the volumes whose
-    /// changes wait for the next start.
-    ///
-    /// # Errors
-    /// An option that cannot be; nothing of that translator is changed then.
-    pub fn reconfigure(&self, old: &Volfile, new: &Volfile) -> Result<Vec<String>, GraphError> {
-        let mut waiting = Vec::new();
+    /// Takes what a new volfile changes in translators that can change while they run. One that cannot take its options
+    /// keeps those it had and holds nobody else up: least of all who may come in, which is taken first.
+    pub fn reconfigure(&self, old: &Volfile, new: &Volfile) -> Reconfigured {
+        let mut outcome = Reconfigured::default();
+        for node in new.nodes.iter().filter(|node| node.kind == "protocol/server") {
+            if let Err(e) = check_server(node) {
+                outcome.errors.push(e);
+            }
+            match Squash::parse(&node.options) {
+                Ok(squash) => *self.squash.write() = squash,
+                Err(e) => outcome.errors.push(wrong(node, e)),
+            }
+            self.hosts.take(&node.options);
+            *self.server_options.write() = node.options.clone();
+        }
         for node in &new.nodes {
-            match node.kind.as_str() {
-                "protocol/server" => {
-                    check_server(node)?;
-                    *self.squash.write() = Squash::parse(&node.options).map_err(|e| wrong(node, e))?;
-                    self.hosts.take(&node.options);
-                    *self.server_options.write() = node.options.clone();
-                }
-                _ if OBSERVERS.contains(&node.kind.as_str()) => {}
-                _ if old.get(&node.name) == Some(node) => {}
-                _ => match self.tunable.get(&node.name) {
-                    Some(tune) => tune(&node.options).map_err(|e| wrong(node, e))?,
-                    None => waiting.push(node.name.clone()),
-                },
+            let kind = node.kind.as_str();
+            if kind == "protocol/server" || OBSERVERS.contains(&kind) || old.get(&node.name) == Some(node) {
+                continue;
+            }
+            match self.tunable.get(&node.name).map(|tune| tune(&node.options)) {
+                Some(Ok(())) => {}
+                Some(Err(e)) => outcome.errors.push(wrong(node, e)),
+                None => outcome.waiting.push(node.name.clone()),
             }
         }
-        Ok(waiting)
+        outcome
     }
 
     /// Whether a client may bind to `name`: any translator of the graph, or the brick's path.
@@ -373,5 +385,50 @@ fn check_server(node: &Node) -> Result<(), GraphError> {
         None => Ok(()),
         Some(list) if list.split(',').any(|t| matches!(t.trim(), "tcp" | "socket" | "tcp/server" | "unix")) => Ok(()),
         Some(list) => Err(wrong(node, format!("transport-type {list}: only tcp is supported"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translators::testing::Clock;
+
+    #[test]
+    fn one_bad_option_holds_no_other_up() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: trusted xattrs need root");
+            return;
+        }
+        let path = std::env::temp_dir().join(format!("ladrillo-graph-{}-{}", std::process::id(), Gfid::random()));
+        std::fs::create_dir_all(&path).unwrap();
+        let volfile = |trash: &str, read_only: &str, server: &[(&str, &str)]| {
+            let mut top = Node::new("server", "protocol/server").over(["trash"]);
+            for (key, value) in server {
+                top = top.option(*key, *value);
+            }
+            Volfile {
+                nodes: vec![
+                    Node::new("posix", "storage/posix").option("directory", path.to_str().unwrap()),
+                    Node::new("read-only", "features/read-only").option("read-only", read_only).over(["posix"]),
+                    Node::new("trash", "features/trash").option("trash-dir", trash).over(["read-only"]),
+                    top,
+                ],
+            }
+        };
+        let old = volfile("bin", "off", &[]);
+        let graph = Graph::build(&old, Arc::new(crate::storage::InPlace), Arc::new(Clock::now())).unwrap();
+        let rules = [("root-squash", "on"), ("anonuid", "0x10"), ("auth.addr.trash.reject", "10.0.0.1")];
+        let outcome = graph.reconfigure(&old, &volfile("a/b", "perhaps", &rules));
+        assert_eq!(outcome.errors.len(), 2, "{outcome:?}");
+        assert_eq!(graph.server_options().get("auth.addr.trash.reject"), Some("10.0.0.1"));
+        assert_eq!(
+            graph.squash(),
+            Squash::parse(&Options::new().with("root-squash", "on").with("anonuid", "16")).unwrap()
+        );
+        let bad = [("anonuid", "somebody"), ("auth.addr.trash.reject", "10.0.0.2")];
+        let outcome = graph.reconfigure(&old, &volfile("bin", "on", &bad));
+        assert_eq!(outcome.errors.len(), 1, "{outcome:?}");
+        assert_eq!(graph.server_options().get("auth.addr.trash.reject"), Some("10.0.0.2"), "it counts all the same");
+        std::fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -263,7 +263,7 @@ fn who_is_no_longer_admitted_is_cut_off() {
         for (key, value) in options {
             node.options.set(*key, *value);
         }
-        brick.graph.reconfigure(&brick.volfile, &new).unwrap();
+        assert!(brick.graph.reconfigure(&brick.volfile, &new).errors.is_empty());
         brick.server.as_ref().unwrap().observer().cut_refused()
     };
     let stat = |client: &mut Client| {

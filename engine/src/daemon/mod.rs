@@ -400,8 +400,10 @@ impl Changes {
         let outcome = self.graph.reconfigure(&self.volfile, &new);
         let cut_off = self.observer.cut_refused();
         self.volfile = new;
-        let waiting = outcome?;
-        tracing::info!(next_start = ?waiting, cut_off, "the volume's options have changed");
+        for error in &outcome.errors {
+            tracing::error!(%error, "an option that cannot be: what it would change stays as it was");
+        }
+        tracing::info!(next_start = ?outcome.waiting, cut_off, "the volume's options have changed");
         Ok(())
     }
 }

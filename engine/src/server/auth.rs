@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ladrillo_translator::error::errno;
-use ladrillo_translator::option::{Options, parse_bool};
+use ladrillo_translator::option::{Options, parse_bool, parse_int};
 use ladrillo_translator::{Context, Dict};
 
 use crate::host_names::{HostNames, is_host_name};
@@ -133,7 +133,8 @@ impl Squash {
         };
         let id = |key: &str| match options.get(key) {
             None => Ok(65534),
-            Some(value) => value.parse::<u32>().map_err(|_| wrong(key, value)),
+            // As glusterd reads it: 0x10 and 020 are 16.
+            Some(value) => parse_int(value).and_then(|id| u32::try_from(id).ok()).ok_or_else(|| wrong(key, value)),
         };
         Ok(Squash { root: flag("root-squash")?, all: flag("all-squash")?, uid: id("anonuid")?, gid: id("anongid")? })
     }
@@ -315,6 +316,11 @@ mod tests {
         assert_eq!(squashed(user(), false, &squash), (5, 5, vec![5], 7));
         let all = Squash::parse(&Options::new().with("all-squash", "on")).unwrap();
         assert_eq!(squashed(user(), false, &all), (65534, 65534, vec![5], 7));
-        assert!(Squash::parse(&Options::new().with("anonuid", "-1")).is_err());
+        for (text, id) in
+            [("0x10", Some(16)), ("010", Some(8)), ("4294967295", Some(u32::MAX)), ("-1", None), ("x", None)]
+        {
+            let parsed = Squash::parse(&Options::new().with("anonuid", text)).ok();
+            assert_eq!(parsed.map(|squash| squash.uid), id, "{text}");
+        }
     }
 }

@@ -7,6 +7,6 @@ pub mod index;
 pub mod io_stats;
 pub mod read_only;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod trash;
 pub mod worm;
