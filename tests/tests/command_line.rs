@@ -1,7 +1,7 @@
 //! The promise: `gluster` prints what GlusterFS 10.3 prints, byte for byte, and exits as it does.
 //!
-//! `tests/golden/commands-10.3.txt` is what Debian's gluster printed for the commands below, in their order, ids, ports
-//! and process numbers masked. To make it anew:
+//! `tests/golden/commands-10.3.txt` and `volumes-10.3.txt` are what Debian's gluster printed for the commands below, in their
+//! order, ids, ports and process numbers masked. To make them anew:
 //! `LADRILLO_TEST_SERVERS=stock CAPTURE=1 cargo test -p ladrillo-tests --test command_line`.
 
 use std::collections::HashMap;
@@ -166,6 +166,103 @@ const COMMANDS: &[(usize, &str)] = &[
     (1, "gluster pool list"),
 ];
 
+/// Kinds of volumes and what is done with them, on one machine.
+const VOLUMES: &[(usize, &str)] = &[
+    (1, "gluster volume create d debian1:/mnt/brick1/d1 debian1:/mnt/brick1/d2"),
+    (1, "gluster --xml volume create dr replica 3 debian1:/mnt/brick1/dr{1,2,3,4,5,6}"),
+    (1, "gluster --xml volume create dr replica 3 debian1:/mnt/brick1/dr{1,2,3,4,5,6} force"),
+    (1, "gluster volume create ar replica 2 arbiter 1 debian1:/mnt/brick1/ar{1,2,3} force"),
+    (1, "gluster volume create dar replica 3 arbiter 1 debian1:/mnt/brick1/dar{1,2,3,4,5,6} force"),
+    (1, "gluster volume create bad replica 3 arbiter 2 debian1:/mnt/brick1/x{1,2,3} force"),
+    (1, "gluster volume create bad replica 4 arbiter 1 debian1:/mnt/brick1/x{1,2,3,4} force"),
+    (1, "gluster volume create bad arbiter 1 debian1:/mnt/brick1/x{1,2,3} force"),
+    (1, "gluster volume create bad replica 3 arbiter debian1:/mnt/brick1/x{1,2,3} force"),
+    (1, "gluster volume create bad debian1:/mnt/brick1/x1 debian1:/mnt/brick1/x1"),
+    (1, "gluster volume info"),
+    (1, "gluster --xml volume info all"),
+    (1, "gluster volume list"),
+    (1, "gluster volume get d all"),
+    (1, "gluster --xml volume get dr all"),
+    (1, "gluster volume get all all"),
+    (1, "gluster --xml volume get all all"),
+    (1, "gluster volume get d nope"),
+    (1, "gluster volume get d cluster.quorum-typ"),
+    (1, "gluster volume get d open-behind"),
+    (1, "gluster --xml volume get d nope"),
+    (1, "gluster volume get all quorum-type"),
+    (1, "gluster volume get d cluster.brick-multiplex"),
+    (1, "gluster volume set d features.quota on"),
+    (1, "gluster volume set d features.bitrot on"),
+    (1, "gluster volume set d cluster.self-heal-daemon off"),
+    (1, "gluster volume set dr cluster.granular-entry-heal off"),
+    (1, "gluster volume set dr cluster.quorum-count 4"),
+    (1, "gluster volume set d cluster.brick-multiplex on"),
+    (1, "gluster volume set all cluster.eager-lock on"),
+    (1, "gluster volume set all cluster.op-version 100000"),
+    (1, "gluster volume set all cluster.server-quorum-ratio 80"),
+    (1, "gluster volume set d eager-lock on"),
+    (1, "gluster volume set d server.statedump-path /nowhere"),
+    (1, "gluster --xml volume set d cluster.lookup-optimize maybe"),
+    (1, "gluster --xml volume set d cluster.min-free-disk 20%"),
+    (1, "gluster volume set d geo-replication.indexing on"),
+    (1, "gluster volume info d"),
+    (1, "gluster volume reset d nope"),
+    (1, "gluster volume reset d geo-replication.indexing"),
+    (1, "gluster volume reset d nfs.disable"),
+    (1, "gluster volume reset d"),
+    (1, "gluster volume info d"),
+    (1, "gluster --xml volume reset d force"),
+    (1, "gluster --xml volume reset nothere"),
+    (1, "gluster volume reset all"),
+    (1, "gluster volume statedump d"),
+    (1, "gluster --xml volume statedump nothere"),
+    (1, "gluster volume start d"),
+    (1, "gluster volume start dr"),
+    (1, "SERVICES dr 7"),
+    (1, "gluster volume status d"),
+    (1, "gluster --xml volume status dr"),
+    (1, "gluster volume status dr shd"),
+    (1, "gluster --xml volume status dr shd"),
+    (1, "gluster volume status d debian1:/mnt/brick1/d2"),
+    (1, "gluster --xml volume status d debian1:/mnt/brick1/d2"),
+    (1, "gluster volume status d debian1:/mnt/brick1/nope"),
+    (1, "gluster --xml volume status d debian1:/mnt/brick1/nope"),
+    (1, "gluster volume status d quotad"),
+    (1, "gluster volume status d detail"),
+    (1, "gluster --xml volume status d detail"),
+    (1, "gluster volume status d clients"),
+    (1, "gluster volume status d fd"),
+    (1, "gluster --xml volume status d fd"),
+    (1, "gluster volume status d tasks"),
+    (1, "gluster --xml volume status d tasks"),
+    (1, "gluster --xml volume status ar detail"),
+    (1, "gluster volume status d nonsense fd"),
+    (1, "gluster volume status d shd fd"),
+    (1, "gluster volume top d read-perf bs 4096"),
+    (1, "gluster volume top d nonsense"),
+    (1, "gluster volume top d open list-cnt 101"),
+    (1, "gluster volume statedump d"),
+    (1, "gluster --xml volume statedump d all"),
+    (1, "gluster volume statedump d nonsense"),
+    (1, "gluster volume add-brick d debian1:/mnt/brick1/d3"),
+    (1, "gluster --xml volume add-brick d debian1:/mnt/brick1/d3"),
+    (1, "gluster --xml volume add-brick d debian1:/mnt/brick1/d4"),
+    (1, "gluster volume add-brick d nonsense"),
+    (1, "gluster volume add-brick d"),
+    (1, "gluster volume add-brick nothere debian1:/mnt/brick1/y"),
+    (1, "gluster volume add-brick dr debian1:/mnt/brick1/y force"),
+    (1, "gluster --xml volume add-brick dr debian1:/mnt/brick1/y{1,2,3}"),
+    (1, "gluster volume add-brick dr debian1:/mnt/brick1/y{1,2,3} force"),
+    (1, "gluster volume info"),
+    (1, "gluster volume remove-brick d debian1:/mnt/brick1/d1"),
+    (1, "echo n | gluster volume remove-brick d debian1:/mnt/brick1/d1 force"),
+    (1, "gluster --mode=script volume remove-brick dr debian1:/mnt/brick1/dr1 force"),
+    (1, "gluster --mode=script volume remove-brick dr debian1:/mnt/brick1/dr{1,2,3} force"),
+    (1, "gluster --mode=script --xml volume remove-brick d debian1:/mnt/brick1/nope force"),
+    (1, "gluster --mode=script volume remove-brick nothere debian1:/mnt/brick1/d1 force"),
+    (1, "gluster volume info dr"),
+];
+
 /// Ids, ports, process numbers: equal ones get equal masks, in order of appearance.
 #[derive(Default)]
 struct Masks {
@@ -213,6 +310,20 @@ fn mask_numbers(line: &str) -> String {
         {
             return format!("{before}{open}NUMBER{close}{after}");
         }
+    }
+    // What `detail` says of this machine's disks.
+    for tag in ["sizeFree", "inodesFree", "device", "inodeSize"] {
+        let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+        if let Some((before, rest)) = line.split_once(&open)
+            && let Some((_, after)) = rest.split_once(&close)
+        {
+            return format!("{before}{open}FIGURE{close}{after}");
+        }
+    }
+    if let Some((name, _)) = line.split_once(" : ")
+        && matches!(name.trim(), "TCP Port" | "Pid" | "Device" | "Disk Space Free" | "Free Inodes")
+    {
+        return format!("{name} : FIGURE");
     }
     let words: Vec<&str> = line.split_whitespace().collect();
     // Two rows of figures: "... 49152 0 Y 1234" of a brick and "... N/A N/A Y 1234" of a service.
@@ -272,8 +383,8 @@ fn sort_key(block: &str) -> Option<String> {
     Some(if name == "localhost" { "~".to_owned() } else { name })
 }
 
-fn run() -> String {
-    let cluster = Cluster::builder(3).build();
+fn run(servers: usize, commands: &[(usize, &str)]) -> String {
+    let cluster = Cluster::builder(servers).build();
     for node in cluster.servers() {
         node.start_glusterd();
     }
@@ -283,7 +394,7 @@ fn run() -> String {
         masks.apply(&node.sh("gluster system:: uuid get").must().stdout);
     }
     let mut transcript = String::new();
-    for (on, command) in COMMANDS {
+    for (on, command) in commands {
         let node = cluster.node(*on);
         match *command {
             "WAIT" => {
@@ -304,6 +415,14 @@ fn run() -> String {
                 continue;
             }
             _ => {}
+        }
+        if let Some((volume, count)) = command.strip_prefix("SERVICES ").and_then(|rest| rest.split_once(' ')) {
+            let wanted: usize = count.parse().unwrap();
+            let status = format!("volume status {volume}");
+            let all =
+                wait_until(Duration::from_secs(30), || node.gluster(&status).stdout.matches(" Y ").count() == wanted);
+            assert!(all, "{}", node.gluster(&status));
+            continue;
         }
         let done = node.sh(command);
         transcript += &format!("debian{on}$ {command}\n");
@@ -332,8 +451,16 @@ fn steps(transcript: &str) -> Vec<(String, String)> {
 
 #[test]
 fn commands_print_what_glusterfs_prints() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/commands-10.3.txt");
-    let got = run();
+    compare("commands-10.3.txt", run(3, COMMANDS));
+}
+
+#[test]
+fn volumes_of_all_kinds_are_shown_as_glusterfs_shows_them() {
+    compare("volumes-10.3.txt", run(1, VOLUMES));
+}
+
+fn compare(name: &str, got: String) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
     if std::env::var("CAPTURE").is_ok() {
         fs::write(&golden, got).unwrap();
         return;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ladrillo_translator::{Dict, Value};
@@ -113,12 +114,29 @@ fn file_system(path: &str) -> std::io::Result<BTreeMap<String, String>> {
     .map(|(key, figure)| (key.to_owned(), figure.to_string()))
     .into();
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    if let Some([device, _, kind, options]) = mount_of(&mounts, path) {
+    if let Some([device, point, kind, options]) = mount_of(&mounts, path) {
         found.insert("device".to_owned(), device.to_owned());
         found.insert("fs_name".to_owned(), kind.to_owned());
         found.insert("mnt_options".to_owned(), options.to_owned());
+        if let Some(size) = inode_size(kind, device, point) {
+            found.insert("inode_size".to_owned(), size);
+        }
     }
     Ok(found)
+}
+
+/// Bytes of an inode of the file system, where its own tools tell.
+fn inode_size(kind: &str, device: &str, point: &str) -> Option<String> {
+    let (mut command, mark) = match kind {
+        "xfs" => (Command::new("xfs_info"), "isize="),
+        "ext2" | "ext3" | "ext4" => (Command::new("dumpe2fs"), "Inode size:"),
+        _ => return None,
+    };
+    let command = if kind == "xfs" { command.arg(point) } else { command.args(["-h", device]) };
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let digits = |rest: &str| rest.trim_start().split(|c: char| !c.is_ascii_digit()).next().map(str::to_owned);
+    text.split_once(mark).and_then(|(_, rest)| digits(rest)).filter(|size| !size.is_empty())
 }
 
 /// Device, mount point, type, options of the mount that holds `path`: the deepest, of several the last.

@@ -133,7 +133,8 @@ impl Node {
             password: Uuid::new_v4().to_string(),
         };
         if replica > 1 && !force {
-            self.check_spread(bricks, replica as usize).await?;
+            let spread = self.check_spread(bricks, replica as usize).await;
+            spread.map_err(|failure| Failure::new(LATE_REFUSAL, failure.message))?;
         }
         let own = self.uuid();
         for brick in &volume.bricks {

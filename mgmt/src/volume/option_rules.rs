@@ -134,7 +134,7 @@ fn check_volume(volume: &Volume, key: &str, value: &str) -> Result<(), Failure> 
         "cluster.granular-entry-heal" if parse_bool(value).is_none() => {
             refused(format!("option granular-entry-heal {value}: '{value}' is not a valid boolean value"))
         }
-        "cluster.granular-entry-heal" if volume.is_replicated() => refused(
+        "cluster.granular-entry-heal" if volume.is_replicated() && volume.status == Status::Started => refused(
             " 'gluster volume set <VOLNAME> cluster.granular-entry-heal {enable, disable}' is not supported. Use 'gluster \
              volume heal <VOLNAME> granular-entry-heal {enable, disable}' instead.",
         ),

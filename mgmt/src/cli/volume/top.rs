@@ -127,7 +127,7 @@ pub(in super::super) fn statedump(session: &mut Session, pattern: &'static str, 
     }
     if rest.iter().any(|word| !SECTIONS.contains(&word.as_str())) {
         let status = session.usage(pattern);
-        session.console.err("Error parsing options");
+        session.console.out("Error parsing options");
         return status;
     }
     match session.ask(&Request::VolumeStatedump { name: name.clone() }) {
