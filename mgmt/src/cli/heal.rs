@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Session, Status, xml};
-use crate::api::{Answer, Request};
+use super::{Session, Status};
+use crate::api::{Answer, BrickInfo, Request};
 use crate::client::Target;
 
 /// What of the backlog to show.
@@ -41,12 +41,11 @@ pub(super) fn arguments(session: &Session, volume: &str, info: Info) -> Vec<Stri
     arguments
 }
 
-/// Runs it; its output and exit status are ours.
+/// Runs it; its output (text or XML) and exit status are ours.
 pub(super) fn info(session: &mut Session, volume: &str, info: Info) -> Status {
     let program = program();
-    let arguments = arguments(session, volume, info);
     let mut command = Command::new(&program);
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments(session, volume, info)).stdin(Stdio::null());
     if session.options.xml {
         return info_as_xml(session, volume, command);
     }
@@ -57,77 +56,43 @@ pub(super) fn info(session: &mut Session, volume: &str, info: Info) -> Status {
             1
         }
     };
-    if status != 0 && !session.options.xml {
+    if status != 0 {
         session.console.out("Volume heal failed.");
     }
     status
 }
 
 fn info_as_xml(session: &mut Session, volume: &str, mut command: Command) -> Status {
-    let output = match command.stderr(Stdio::inherit()).output() {
+    let output = match command.arg("--xml").stderr(Stdio::inherit()).output() {
         Ok(output) => output,
         Err(error) => {
             session.console.err(format_args!("{}: {error}", command.get_program().display()));
             return 1;
         }
     };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let status = output.status.code().unwrap_or(1);
-    let bricks = parse(&text);
-    if status != 0 && bricks.is_empty() {
-        // GlusterFS's errno here is that of the volume it could not reach.
-        session.console.write(xml::Document::new(-1, 2, text.trim()).finish());
-        return status;
-    }
-    let hosts = match session.ask(&Request::VolumeInfo { name: Some(volume.to_owned()) }) {
-        Ok(Ok(Answer::VolumeInfo(volumes))) => volumes.into_iter().flat_map(|v| v.bricks).collect(),
+    let bricks = match session.ask(&Request::VolumeInfo { name: Some(volume.to_owned()) }) {
+        Ok(Ok(Answer::VolumeInfo(volumes))) => volumes.into_iter().flat_map(|volume| volume.bricks).collect(),
         _ => Vec::new(),
     };
-    session.console.write(xml::heal_info(&bricks, &hosts));
-    status
+    session.console.write(with_hosts(&String::from_utf8_lossy(&output.stdout), &bricks));
+    output.status.code().unwrap_or(1)
 }
 
-/// A brick's part of the text.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Backlog {
-    /// `HOST:PATH`
-    pub(super) name: String,
-    /// Paths, or `<gfid:...>`; without the remarks behind them.
-    pub(super) files: Vec<String>,
-    pub(super) status: String,
-    /// The counts, by what GlusterFS calls them in XML; `-` of a brick that does not answer.
-    pub(super) counts: Vec<(&'static str, String)>,
-}
-
-/// Takes `heal info`'s text apart.
-fn parse(text: &str) -> Vec<Backlog> {
-    const COUNTS: [(&str, &str); 5] = [
-        ("Number of entries in heal pending: ", "numberOfEntriesInHealPending"),
-        ("Number of entries in split-brain: ", "numberOfEntriesInSplitBrain"),
-        ("Number of entries possibly healing: ", "numberOfEntriesPossiblyHealing"),
-        ("Total Number of entries: ", "totalNumberOfEntries"),
-        ("Number of entries: ", "numberOfEntries"),
-    ];
-    let mut bricks: Vec<Backlog> = Vec::new();
-    for line in text.lines() {
-        if let Some(name) = line.strip_prefix("Brick ") {
-            bricks.push(Backlog { name: name.to_owned(), ..Backlog::default() });
-            continue;
-        }
-        let Some(brick) = bricks.last_mut() else { continue };
-        if let Some(status) = line.strip_prefix("Status: ") {
-            brick.status = status.to_owned();
-        } else if let Some((value, name)) = COUNTS.iter().find_map(|(t, n)| line.strip_prefix(t).map(|v| (v, n))) {
-            // Of a listing of split-brain, XML has the one count under the plain name.
-            brick.counts.push((name, value.trim().to_owned()));
-        } else if line.starts_with(['/', '<']) {
-            let file = line.trim_end();
-            let file = file.strip_suffix(" - Is in split-brain").unwrap_or(file);
-            let file = file.strip_suffix(" - Possibly undergoing heal").unwrap_or(file);
-            brick.files.push(file.trim_end().to_owned());
-        }
+/// A client does not know whose bricks it talks to: fills in the hosts of those that are connected.
+fn with_hosts(text: &str, bricks: &[BrickInfo]) -> String {
+    let mut out = String::with_capacity(text.len() + 64 * bricks.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("<brick hostUuid=\"-\">") {
+        let part = after.split("</brick>").next().unwrap_or_default();
+        let name = part.split_once("<name>").and_then(|(_, name)| name.split("</name>").next()).unwrap_or_default();
+        let host = bricks.iter().find(|brick| format!("{}:{}", brick.host, brick.path) == name);
+        let uuid =
+            host.filter(|_| part.contains("<status>Connected</status>")).map_or("-", |host| host.host_uuid.as_str());
+        out.push_str(before);
+        out.push_str(&format!("<brick hostUuid=\"{uuid}\">"));
+        rest = after;
     }
-    bricks
+    out + rest
 }
 
 /// `glusterfs`: the one installed beside us, else the first in `PATH`.
@@ -141,17 +106,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_is_taken_apart() {
-        let text = "Brick a:/b\n/dir/file \n<gfid:00000000-0000-0000-0000-000000000007> - Is in split-brain\n\
-                    /x - Possibly undergoing heal\nStatus: Connected\nNumber of entries: 3\n\n\
-                    Brick c:/d\nStatus: Transport endpoint is not connected\nNumber of entries: -\n\n";
-        let bricks = parse(text);
-        let files = ["/dir/file", "<gfid:00000000-0000-0000-0000-000000000007>", "/x"].map(str::to_owned);
-        assert_eq!(bricks.len(), 2);
-        assert_eq!(bricks[0].files, files);
-        assert_eq!(bricks[0].counts, [("numberOfEntries", "3".to_owned())]);
-        assert_eq!(bricks[1].status, "Transport endpoint is not connected");
-        assert_eq!(bricks[1].counts, [("numberOfEntries", "-".to_owned())]);
-        assert!(parse("nonsense\nStatus: x\n").is_empty());
+    fn connected_bricks_get_their_hosts() {
+        let bricks = [("a", "U1"), ("c", "U2")].map(|(host, uuid)| BrickInfo {
+            host: host.to_owned(),
+            path: "/b".to_owned(),
+            host_uuid: uuid.to_owned(),
+        });
+        let brick = |uuid: &str, name: &str, status: &str| {
+            format!("<brick hostUuid=\"{uuid}\">\n<name>{name}</name>\n<status>{status}</status>\n</brick>\n")
+        };
+        let lost = "Transport endpoint is not connected";
+        let text =
+            |a: &str| brick(a, "a:/b", "Connected") + &brick("-", "c:/b", lost) + &brick("-", "x:/b", "Connected");
+        assert_eq!(with_hosts(&text("-"), &bricks), text("U1"));
+        assert_eq!(with_hosts("nothing", &bricks), "nothing");
     }
 }

@@ -2,10 +2,9 @@
 
 use quick_xml::escape::partial_escape;
 
-use super::heal::Backlog;
 use super::text::{is_arbiter, volume_state, volume_type};
 use super::volume::about::{self, Table};
-use crate::api::{BrickInfo, Failure, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
+use crate::api::{Failure, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
 use crate::option::{HELP, Help};
 
 /// How a document begins.
@@ -35,13 +34,6 @@ impl Document {
     fn begin() -> Document {
         let text = format!("{DECLARATION}\n<cliOutput>");
         Document { text, open: vec!["cliOutput"], empty: false }
-    }
-
-    /// `<name attribute="value">`
-    fn open_with(mut self, name: &'static str, attribute: &'static str, value: &str) -> Document {
-        self = self.open(name);
-        self.text += &format!(" {attribute}=\"{}\"", escaped(value));
-        self
     }
 
     fn line(&mut self) {
@@ -273,27 +265,6 @@ pub(super) fn options(options: &[(String, String)]) -> String {
         .text("count", options.len())
         .each(options, |d, (name, value)| d.open("Opt").text("Option", name).text("Value", value).close())
         .finish()
-}
-
-/// `volume heal V info`: here, and only here, how it went stands last.
-pub(super) fn heal_info(bricks: &[Backlog], hosts: &[BrickInfo]) -> String {
-    let mut document = Document::begin().open("healInfo").open("bricks");
-    for brick in bricks {
-        let host = hosts.iter().find(|h| format!("{}:{}", h.host, h.path) == brick.name);
-        // A brick that is not connected has no host to name either.
-        let uuid = host.filter(|_| brick.status == "Connected").map_or("-", |h| h.host_uuid.as_str());
-        document = document.open_with("brick", "hostUuid", uuid).text("name", &brick.name);
-        for file in &brick.files {
-            let gfid = file.strip_prefix("<gfid:").and_then(|g| g.split('>').next()).unwrap_or_default();
-            document = document.raw(&format!("<file gfid=\"{}\">{}</file>", escaped(gfid), escaped(file)));
-        }
-        document = document.text("status", &brick.status);
-        for (name, value) in &brick.counts {
-            document = document.text(name, value);
-        }
-        document = document.close();
-    }
-    document.close().close().text("opRet", 0).text("opErrno", 0).text("opErrstr", "").finish()
 }
 
 /// `cliOp` and `output`, of the commands whose answer is a sentence.

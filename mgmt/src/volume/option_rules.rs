@@ -37,6 +37,7 @@ pub fn check(volume: Option<&Volume>, key: &str, value: &str) -> Result<(), Fail
 pub fn check_scope(state: &State, volume: Option<&Volume>, entry: &VolumeOption, value: &str) -> Result<(), Failure> {
     check_boolean(entry.key, value)?;
     check_multiplex(state, entry.key)?;
+    check_counts(entry.key, value)?;
     match volume {
         _ if entry.key == "cluster.max-op-version" => refused("Not a valid option to set"),
         Some(_) if entry.key == "cluster.op-version" => {
@@ -56,6 +57,25 @@ fn check_multiplex(state: &State, key: &str) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// Limits of the pool-wide counts.
+fn check_counts(key: &str, value: &str) -> Result<(), Failure> {
+    if !matches!(key, "cluster.max-bricks-per-process" | "glusterd.vol_count_per_thread") {
+        return Ok(());
+    }
+    match value.parse::<u32>() {
+        Err(_) => refused(format!("{value} is not a valid count. {key} expects an unsigned integer.")),
+        Ok(count) if key == "glusterd.vol_count_per_thread" && !(5..=200).contains(&count) => refused(
+            "Please set this option to a value between 5 and 200 tooptimize processing large numbers of volumes in \
+             parallel.",
+        ),
+        Ok(1) => refused(
+            "Brick-multiplexing is enabled. Please set this option to a value other than 1 to make use of the \
+             brick-multiplexing feature.",
+        ),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Options that have a command of their own.
