@@ -19,11 +19,11 @@ use futures::lock::Mutex as TurnMutex;
 use ladrillo_translator::error::errno::{EAGAIN, EINVAL};
 use ladrillo_translator::fop::{File, FopKind, LockCmd, LockType};
 use ladrillo_translator::{
-    Context, FdId, Fop, FopError, FopFuture, FopResult, Gfid, Parent, Reply, Runtime, Translator,
+    Context, FdId, Fop, FopError, FopFuture, FopResult, Gfid, Parent, Reply, Runtime, Translator, Value,
 };
 use parking_lot::{Mutex, RwLock};
 
-use crate::translators::held::{HeldLock, HeldLocks, bytes_of};
+use crate::translators::held::{HANDED_OVER, HeldLock, HeldLocks, bytes_of};
 use crate::translators::work::{Work, WorkGuard};
 
 /// Files opened on a new graph at once.
@@ -357,10 +357,27 @@ impl Switch {
         }
     }
 
+    async fn hand_over(&self, gfid: Gfid, lock: &HeldLock<u64>) {
+        let Some(old) = self.generation(lock.tag) else { return };
+        let _guard = old.work.begin();
+        let mut fop = lock.request(gfid);
+        if let Fop::Lk { flock, xdata, .. } = &mut fop {
+            flock.kind = LockType::Unlock;
+            xdata.set(HANDED_OVER, Value::Int(1));
+        }
+        if let Err(error) = old.top.submit(&lock.context, fop).await {
+            tracing::warn!(%gfid, %error, "the old graph does not forget a lock that the new one has");
+        }
+    }
+
     async fn move_lock(&self, new: &Generation, gfid: Gfid, lock: &HeldLock<u64>) -> FopResult<()> {
         let _guard = new.work.begin();
         match new.top.submit(&lock.context, lock.request(gfid)).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                // The old graph may live on for a while, and must not take it again when a brick comes back.
+                self.hand_over(gfid, lock).await;
+                return Ok(());
+            }
             Err(error) if error.errno == EAGAIN => {}
             Err(error) => return Err(error),
         }

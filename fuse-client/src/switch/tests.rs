@@ -8,7 +8,7 @@ use futures::future::{Either, select};
 use ladrillo_translator::fop::{Entry, Flock};
 use ladrillo_translator::locks::Locks;
 use ladrillo_translator::memory::Memory;
-use ladrillo_translator::{ClientId, Dict, LockOwner, Payload, Timespec, Value};
+use ladrillo_translator::{ClientId, Dict, LockOwner, Payload, Timespec};
 
 use super::*;
 use crate::translators::replicate::tests::bench::{Clockwork, pass, run};
@@ -35,6 +35,11 @@ impl Translator for Session {
         }
         if let Some(fd) = fop.opens_mut() {
             fd.0 += self.base;
+        }
+        if fop.xdata().is_some_and(|xdata| xdata.contains(HANDED_OVER)) {
+            // As protocol/client: not the brick's business.
+            self.log.lock().push(HANDED_OVER.to_owned());
+            return Box::pin(std::future::ready(Ok(Reply::done())));
         }
         Box::pin(async move { self.brick.submit(&context.with_client(self.client), fop).await })
     }
@@ -123,6 +128,7 @@ fn files_stay_open_and_locked_across_a_change() {
             let left = world.switch.switch(second.clone()).await;
             world.ask(write(file, 6, b" after")).await.unwrap();
             assert_eq!((world.first.count("WRITE"), second.count("WRITE")), (1, 1));
+            assert_eq!(world.first.count(HANDED_OVER), usize::from(client == 1));
             assert!(within(10, left.done()).await, "nothing keeps the old graph");
             assert_eq!(world.switch.graphs(), 1);
             if client != 1 {

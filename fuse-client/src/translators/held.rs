@@ -18,6 +18,10 @@ const MAX_LOCKS: usize = 1 << 16;
 /// goes on the wire.
 pub(crate) const KEPT_ABOVE: &str = "ladrillo.lock-kept-above";
 
+/// xdata of an LK that unlocks, from the switch between graphs: the lock is another graph's from now on. Who remembers it
+/// forgets it, and bricks, for which both graphs are one client, are told nothing. It never goes on the wire.
+pub(crate) const HANDED_OVER: &str = "ladrillo.lock-handed-over";
+
 /// xdata of LK that asks for a mandatory lock (GF_LOCK_MODE); [`MANDATORY`] is its value.
 const LOCK_MODE: &str = "glusterfs.lk.lkmode";
 const MANDATORY: i64 = 1;

@@ -8,11 +8,11 @@ use futures::StreamExt;
 use futures::future::select;
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::{LockCmd, LockType};
-use ladrillo_translator::{Context, Fop, FopResult, Gfid};
+use ladrillo_translator::{Context, Fop, FopResult, Gfid, Reply};
 
 use super::session::Session;
 use super::{Inner, REOPEN_CONCURRENCY};
-use crate::translators::held::{HeldLock, KEPT_ABOVE, Restoring, bytes_of};
+use crate::translators::held::{HANDED_OVER, HeldLock, KEPT_ABOVE, Restoring, bytes_of};
 
 /// Pauses between attempts to take a lock again that somebody else has: from, to, doubling. The first may well be our own
 /// last session, which the brick has not given up yet.
@@ -24,6 +24,13 @@ impl Inner {
     pub(super) async fn lk(self: Arc<Self>, context: &Context, mut fop: Fop) -> FopResult {
         let kept_above = fop.xdata_mut().is_some_and(|xdata| xdata.remove(KEPT_ABOVE).is_some());
         let Fop::Lk { file, cmd, flock, .. } = &fop else { return self.forward(context, fop).await };
+        if fop.xdata().is_some_and(|xdata| xdata.contains(HANDED_OVER)) {
+            if let Some((start, end)) = bytes_of(flock) {
+                let _asking = self.locks.ask(file.gfid, &context.lock_owner).await;
+                self.locks.carve(file.gfid, &context.lock_owner, start, end);
+            }
+            return Ok(Reply::Lk { flock: flock.clone(), xdata: Default::default() });
+        }
         if kept_above || *cmd == LockCmd::Get {
             return self.forward(context, fop).await;
         }

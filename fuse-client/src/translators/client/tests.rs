@@ -754,3 +754,21 @@ fn with_strict_locks_a_file_whose_locks_are_lost_is_bad() {
         assert_eq!(world.client.open_files(), 1);
     });
 }
+
+#[test]
+fn a_lock_that_another_graph_has_now_is_forgotten_and_the_brick_is_not_told() {
+    test(|time| async move {
+        let mut world = World::connected(&time).await;
+        world.context = world.context.with_lock_owner(ladrillo_translator::LockOwner::from_u64(9));
+        world.open(1, libc::O_RDWR).await.unwrap();
+        world.submit(lock(1, LockType::Write, 0, 0)).await.unwrap();
+        let since = world.brick.borrow().fops.len();
+        let mut forget = lock(1, LockType::Unlock, 0, 0);
+        forget.xdata_mut().unwrap().set_int(crate::translators::held::HANDED_OVER, 1);
+        world.submit(forget).await.unwrap();
+        assert_eq!(world.brick.borrow().fops.len(), since);
+        world.brick.borrow().connections.last().unwrap().close();
+        world.wait_for("Up", 2).await;
+        assert_eq!(locks_asked(&world, since), []);
+    });
+}

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use ladrillo_translator::error::errno::{EAGAIN, EBADF, EDEADLK, EINTR, EINVAL, ENOTCONN, ETIMEDOUT};
 use ladrillo_translator::fop::{EntrylkCmd, File, FopKind, LockCmd, LockType};
-use ladrillo_translator::{Context, Fop, FopError, FopFuture, FopResult, Gfid, Value};
+use ladrillo_translator::{Context, Fop, FopError, FopFuture, FopResult, Gfid, Reply, Value};
 
 use super::mask::Mask;
 use super::{Answer, ChildReply, Replicate};
-use crate::translators::held::{HeldLock, KEPT_ABOVE, Restoring, bytes_of};
+use crate::translators::held::{HANDED_OVER, HeldLock, KEPT_ABOVE, Restoring, bytes_of};
 
 /// Pauses between attempts to take a lock on a child where somebody else has it: from, to, doubling.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -38,18 +38,24 @@ impl Replicate {
     }
 
     /// [`Replicate::run_lock`], with what applications hold remembered.
-    async fn run_kept_lock(self: Arc<Self>, context: Context, mut fop: Fop, answer: Answer) {
+    async fn run_kept_lock(self: Arc<Self>, context: Context, mut fop: Fop, mut answer: Answer) {
         let wish = wish_of(&fop);
         let Fop::Lk { file, flock, xdata, .. } = &mut fop else { return self.run_lock(context, fop, answer).await };
         if wish == Some(Wish::Ask) {
             return self.run_lock(context, fop, answer).await;
         }
+        let handed_over = xdata.contains(HANDED_OVER);
         xdata.set(KEPT_ABOVE, Value::Int(1));
         let (gfid, range) = (file.gfid, bytes_of(flock));
         let this = self.clone();
         let _asking = this.held.ask(gfid, &context.lock_owner).await;
         if let (Some(Wish::Unlock), Some((start, end))) = (wish, range) {
             self.held.carve(gfid, &context.lock_owner, start, end);
+        }
+        if handed_over {
+            let Fop::Lk { flock, .. } = fop else { return };
+            answer.give(Ok(Reply::Lk { flock, xdata: Default::default() }));
+            return;
         }
         self.run_lock(context, fop, answer).await;
     }

@@ -164,3 +164,23 @@ fn strict_locks_end_with_their_quorum_and_lenient_ones_are_taken_again() {
         });
     }
 }
+
+#[test]
+fn a_lock_that_another_graph_has_now_is_not_taken_again_and_not_given_up() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        set(&client, 5, file, LockType::Write).await.unwrap();
+        let mut forget = lk(file, LockType::Unlock, LockCmd::Set, 0, 0);
+        if let Some(xdata) = forget.xdata_mut() {
+            xdata.set_int(crate::translators::held::HANDED_OVER, 1);
+        }
+        client.replicate.submit(owner_5(), forget).await.unwrap();
+        assert_eq!(held(&world), [1, 1, 1]);
+        client.wires[0].cut();
+        client.wires[0].mend();
+        pass(SETTLE).await;
+        assert_eq!(held(&world), [0, 1, 1]);
+    });
+}
