@@ -31,6 +31,8 @@ use rpc::{Client, Glusterd};
 
 /// How long glusterd may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a brick started by hand waits for its port.
+const PORT_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two attempts to reach glusterd again.
 const AGAIN: Duration = Duration::from_secs(3);
 
@@ -134,7 +136,7 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         signal_hook::consts::SIGHUP,
         signal_hook::consts::SIGUSR1,
     ])?;
-    let server = Server::start(graph.clone(), &config)?;
+    let server = start_server(&graph, &config, args.volfile.is_some())?;
     let port = server.local.first().map_or(0, SocketAddr::port);
     tracing::info!(addresses = ?server.local, brick = %graph.brick().path.display(), "serving");
     let operations = Operations { graph: graph.clone(), observer: server.observer() };
@@ -179,6 +181,20 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     drop(pid_file);
     tracing::info!("ended");
     Ok(())
+}
+
+/// Starts to serve. A brick started by hand (from a file, on the port the file says) waits for whoever held its port a moment ago
+/// to let go of it; glusterd picks another port instead.
+fn start_server(graph: &Arc<Graph>, config: &ServerConfig, by_hand: bool) -> io::Result<Server> {
+    let begun = std::time::Instant::now();
+    loop {
+        match Server::start(graph.clone(), config) {
+            Err(e) if by_hand && e.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < PORT_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn brick_name(args: &Args) -> Option<String> {
