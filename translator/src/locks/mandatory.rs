@@ -14,6 +14,8 @@ const FENCE: &str = "trusted.glusterfs.enforce-mandatory-lock";
 /// Most reads and writes of one client that wait for locks; more fail with EAGAIN, so that the unlock they wait for can
 /// still come in. Source: our bound, a quarter of what a connection may have under way.
 const MAX_WAITING_IO: usize = 64;
+/// The same in bytes that they carry or ask for. Source: our bound, a quarter of what a connection may have under way.
+const MAX_WAITING_BYTES: u64 = 16 << 20;
 
 /// `mandatory-locking`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +61,8 @@ struct Region {
     file: File,
     range: Range,
     reads: bool,
+    /// Bytes in memory while it waits: those that a write brings, those that a read's answer will hold.
+    size_bytes: u64,
     /// Whether it may wait: a truncate by gfid may not.
     waits: bool,
 }
@@ -70,12 +74,16 @@ fn region_of(fop: &Fop) -> Option<Region> {
         exclusive: true,
     };
     let to_end = |start: u64| Range { start, end: region::END_OF_FILE, exclusive: true };
-    let changes = |file: &File, range: Range| Region { file: *file, range, reads: false, waits: true };
+    let changes = |file: &File, range: Range| Region { file: *file, range, reads: false, size_bytes: 0, waits: true };
     Some(match fop {
         Fop::Read { file, offset, size_bytes, .. } => {
-            Region { reads: true, ..changes(file, range(*offset, u64::from(*size_bytes))) }
+            let size_bytes = u64::from(*size_bytes);
+            Region { reads: true, size_bytes, ..changes(file, range(*offset, size_bytes)) }
         }
-        Fop::Write { file, offset, data, .. } => changes(file, range(*offset, data.len() as u64)),
+        Fop::Write { file, offset, data, .. } => {
+            let size_bytes = data.len() as u64;
+            Region { size_bytes, ..changes(file, range(*offset, size_bytes)) }
+        }
         Fop::Discard { file, offset, len, .. } | Fop::Zerofill { file, offset, len, .. } => {
             changes(file, range(*offset, *len))
         }
@@ -220,40 +228,48 @@ impl Locks {
                 if !inode.posix.granted.iter().any(in_the_way) {
                     return Ok(None);
                 }
-                if !patient || !self.may_wait(client) {
+                if !patient || !self.may_wait(client, gfid, region.size_bytes) {
                     return Err(FopError::new(errno::EAGAIN, "the place is locked (mandatory locking)"));
                 }
                 // Those who gave up waiting are forgotten here, so that the list stays as short as what waits.
-                inode.posix.io.retain(|sender| !sender.is_canceled());
+                inode.posix.io.retain(|(_, sender)| !sender.is_canceled());
                 let (sender, woken) = oneshot::channel();
-                inode.posix.io.push(sender);
+                inode.posix.io.push((client, sender));
                 Ok(Some(woken))
             })?;
             let Some(woken) = woken else { return Ok(()) };
-            let _guard = Guard { undo: Some(|| self.waited(client)) };
-            let _ = woken.await;
+            let _guard = Guard { undo: Some(|| self.waited(client, gfid, region.size_bytes)) };
+            // Cancelled: nothing of the inode's locks is left.
+            woken.await.unwrap_or(Ok(()))?;
+            if self.clients_of(client).lock().gone.contains(&client) {
+                return Err(FopError::not_connected("the client of a read or write that waited"));
+            }
         }
     }
 
     /// Notes that another read or write of a client waits, unless enough do, or the client has gone.
-    fn may_wait(&self, client: ClientId) -> bool {
+    fn may_wait(&self, client: ClientId, gfid: Gfid, size_bytes: u64) -> bool {
         let mut clients = self.clients_of(client).lock();
         if clients.gone.contains(&client) {
             return false;
         }
         let account = clients.held.entry(client).or_default();
-        let may = account.waiting_io < MAX_WAITING_IO;
+        let waiting_bytes: u64 = account.waiting_io.iter().map(|(_, size_bytes)| *size_bytes).sum();
+        let may =
+            account.waiting_io.len() < MAX_WAITING_IO && waiting_bytes.saturating_add(size_bytes) <= MAX_WAITING_BYTES;
         if may {
-            account.waiting_io += 1;
+            account.waiting_io.push((gfid, size_bytes));
         }
         may
     }
 
-    fn waited(&self, client: ClientId) {
+    fn waited(&self, client: ClientId, gfid: Gfid, size_bytes: u64) {
         let mut clients = self.clients_of(client).lock();
         if let Some(account) = clients.held.get_mut(&client) {
-            account.waiting_io = account.waiting_io.saturating_sub(1);
-            if account.by_inode.is_empty() && account.waiting_io == 0 {
+            if let Some(at) = account.waiting_io.iter().position(|io| *io == (gfid, size_bytes)) {
+                account.waiting_io.swap_remove(at);
+            }
+            if account.by_inode.is_empty() && account.waiting_io.is_empty() {
                 clients.held.remove(&client);
             }
         }

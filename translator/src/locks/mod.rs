@@ -234,8 +234,8 @@ struct Clients {
 #[derive(Default)]
 struct Account {
     total: usize,
-    /// Reads and writes that wait for mandatory locks.
-    waiting_io: usize,
+    /// Reads and writes that wait for mandatory locks: of which inode, how many bytes.
+    waiting_io: Vec<(Gfid, u64)>,
     by_inode: HashMap<Gfid, usize>,
 }
 
@@ -377,7 +377,7 @@ impl Locks {
     /// (sessions are never numbered twice). Returns how many locks that were.
     pub fn release_client(&self, client: ClientId) -> usize {
         self.names.write().remove(&client);
-        let gfids: Vec<Gfid> = {
+        let gfids: HashSet<Gfid> = {
             let mut clients = self.clients_of(client).lock();
             if client != ClientId::LOCAL && clients.gone.insert(client) {
                 clients.gone_order.push_back(client);
@@ -387,7 +387,10 @@ impl Locks {
                     clients.gone.remove(&oldest);
                 }
             }
-            clients.held.get(&client).map(|account| account.by_inode.keys().copied().collect()).unwrap_or_default()
+            let account = clients.held.get(&client);
+            let waited_for = account.iter().flat_map(|account| account.waiting_io.iter().map(|(gfid, _)| *gfid));
+            let held = account.iter().flat_map(|account| account.by_inode.keys().copied());
+            held.chain(waited_for).collect()
         };
         let mut released = 0;
         for gfid in gfids {
@@ -411,6 +414,7 @@ impl Locks {
                 inode.posix.remove_granted(|held| held.who.client == client);
                 refused.extend(inode.posix.remove_waiting(|waiting| waiting.lock.who.client == client));
                 released += before - inode.posix.len();
+                refused.extend(inode.posix.remove_io(client));
                 wake.extend(inode.posix.serve());
                 self.discharge(client, gfid, usize::MAX);
             });
@@ -558,7 +562,7 @@ impl Locks {
                     account.by_inode.remove(&gfid);
                 }
             }
-            if account.by_inode.is_empty() && account.waiting_io == 0 {
+            if account.by_inode.is_empty() && account.waiting_io.is_empty() {
                 clients.held.remove(&client);
             }
         }

@@ -11,7 +11,7 @@ use futures::channel::oneshot;
 use super::queue::Who;
 use super::region::Range;
 use crate::fop::{Flock, LockType};
-use crate::{FdId, FopResult};
+use crate::{ClientId, FdId, FopResult};
 
 #[derive(Clone, Debug)]
 pub(super) struct PosixLock {
@@ -37,7 +37,7 @@ pub(super) struct PosixLocks {
     pub granted: Vec<PosixLock>,
     pub waiting: VecDeque<PosixWaiting>,
     /// Reads and writes that look again when a lock goes (mandatory locking).
-    pub io: Vec<oneshot::Sender<FopResult<()>>>,
+    pub io: Vec<(ClientId, oneshot::Sender<FopResult<()>>)>,
 }
 
 impl PosixLocks {
@@ -87,7 +87,7 @@ impl PosixLocks {
 
     /// Grants whoever may go on, in order; I/O that waits looks for itself.
     pub fn serve(&mut self) -> Vec<oneshot::Sender<FopResult<()>>> {
-        let mut woken = std::mem::take(&mut self.io);
+        let mut woken: Vec<_> = std::mem::take(&mut self.io).into_iter().map(|(_, wake)| wake).collect();
         for waiting in std::mem::take(&mut self.waiting) {
             if self.conflict(&waiting.lock).is_none() {
                 self.set(waiting.lock);
@@ -116,12 +116,17 @@ impl PosixLocks {
         senders
     }
 
+    /// Takes out the reads and writes of `client` that wait.
+    pub fn remove_io(&mut self, client: ClientId) -> Vec<oneshot::Sender<FopResult<()>>> {
+        self.io.extract_if(.., |(whose, _)| *whose == client).map(|(_, wake)| wake).collect()
+    }
+
     pub fn len(&self) -> usize {
         self.granted.len() + self.waiting.len()
     }
 
     /// How many of them, held and awaited, are `client`'s.
-    pub fn len_of(&self, client: crate::ClientId) -> usize {
+    pub fn len_of(&self, client: ClientId) -> usize {
         self.granted.iter().filter(|held| held.who.client == client).count()
             + self.waiting.iter().filter(|waiting| waiting.lock.who.client == client).count()
     }

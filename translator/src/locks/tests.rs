@@ -552,6 +552,38 @@ fn forced_locks_hold_up_io_of_others_until_they_go() {
 }
 
 #[test]
+fn waiting_io_is_bounded_in_bytes_and_goes_with_its_client() {
+    let bench = tuned(&[("mandatory-locking", "forced")]);
+    let (a, b) = (who(1, 1), who(2, 1));
+    assert_eq!(now(&bench, &a, lk(Set, Write, 0, 0, 1)), 0);
+    // 16 MiB in reads and writes; the unlock of a connection that may have 64 MiB under way gets through.
+    let mut all: Vec<_> = (0..2).map(|_| bench.locks.submit(&b, write(Some(2), 0, 4 << 20))).collect();
+    all.extend((0..2).map(|_| bench.locks.submit(&b, read(Some(2), 0, 4 << 20))));
+    assert!(all.iter_mut().map(poll).all(|outcome| outcome == -1));
+    assert_eq!(now(&bench, &b, write(Some(2), 0, 1)), errno::EAGAIN);
+    // One that is given up makes room.
+    drop(all.pop());
+    let mut last = bench.locks.submit(&b, write(Some(2), 0, 1));
+    assert_eq!(poll(&mut last), -1);
+    let done = bench.below.0.lock().len();
+    assert_eq!(bench.locks.release_client(ClientId(2)), 0);
+    assert!(all.iter_mut().map(poll).all(|outcome| outcome == errno::EAGAIN));
+    assert_eq!(now(&bench, &a, lk(Set, Unlock, 0, 0, 1)), 0);
+    assert_eq!(poll(&mut last), errno::EAGAIN);
+    drop((all, last));
+    // Woken by the unlock, but its client goes before it looks.
+    let c = who(3, 1);
+    assert_eq!(now(&bench, &a, lk(Set, Write, 0, 0, 1)), 0);
+    let mut late = bench.locks.submit(&c, write(Some(2), 0, 1));
+    assert_eq!(poll(&mut late), -1);
+    assert_eq!(now(&bench, &a, lk(Set, Unlock, 0, 0, 1)), 0);
+    bench.locks.release_client(ClientId(3));
+    assert_eq!(poll(&mut late), errno::ENOTCONN);
+    let writes = bench.below.0.lock().iter().skip(done).filter(|fop| matches!(fop, Fop::Write { .. })).count();
+    assert_eq!(writes, 0, "none was carried out");
+}
+
+#[test]
 fn optimal_and_file_modes_ask_for_more_than_a_lock() {
     let bench = tuned(&[("mandatory-locking", "optimal")]);
     let (a, b) = (who(1, 1), who(2, 1));
