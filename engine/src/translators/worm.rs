@@ -219,23 +219,24 @@ impl Worm {
         if self.xattr(gfid, WORM_FILE).await?.is_none() {
             return Ok(());
         }
-        if valid.has(SetattrValid::MODE) {
-            return match wanted.mode & 0o222 {
-                0 => self.commit(gfid, settings).await,
-                _ => Ok(()),
-            };
+        let mut raw = self.xattr(gfid, STATE).await?;
+        // Once only: what is committed has the retention it has.
+        if raw.is_none() && valid.has(SetattrValid::MODE) && wanted.mode & 0o222 == 0 {
+            self.commit(gfid, settings).await?;
+            raw = self.xattr(gfid, STATE).await?;
         }
-        if !valid.has(SetattrValid::ATIME) {
+        if !valid.has(SetattrValid::ATIME | SetattrValid::ATIME_NOW) {
             return Ok(());
         }
-        let state = self.xattr(gfid, STATE).await?.and_then(|raw| State::parse(&raw));
+        let state = raw.and_then(|raw| State::parse(&raw));
         let Some(mut state) = state.filter(|state| state.retained) else { return Ok(()) };
+        let end = if valid.has(SetattrValid::ATIME) { wanted.atime.seconds } else { self.now() };
         let now = self.iatt(gfid).await?;
         let earliest = if state.enterprise { now.atime.seconds } else { now.mtime.seconds };
-        if wanted.atime.seconds < earliest {
+        if end < earliest {
             return Err(refused(fop, "the retention of a file cannot be made that short"));
         }
-        state.retention_s = state.retention_s.saturating_add(wanted.atime.seconds.saturating_sub(now.atime.seconds));
+        state.retention_s = state.retention_s.saturating_add(end.saturating_sub(now.atime.seconds));
         self.set_xattr(gfid, STATE, state.text()).await
     }
 
@@ -263,24 +264,46 @@ impl Worm {
         }
     }
 
-    /// CREATE: the file's clock begins to run.
-    async fn create(&self, context: &Context, fop: Fop, fd: FdId) -> FopResult {
-        // Only a file that this makes is new: an existing one that it opens keeps its state.
-        let existed = match &fop {
-            Fop::Create { entry, .. } => {
+    /// CREATE: the file's clock begins to run. Where the name exists it is an open, and judged like one.
+    async fn create(&self, context: &Context, fop: Fop, settings: Settings) -> FopResult {
+        let Fop::Create { entry, flags: asked, fd, .. } = &fop else { return Err(unexpected()) };
+        let (asked, fd, entry) = (*asked, *fd, entry.clone());
+        let exclusive = libc::O_EXCL as u32;
+        // A name that comes to be after it was looked for is looked for again.
+        let mut again = true;
+        let reply = loop {
+            let mut fop = fop.clone();
+            if asked & exclusive == 0 {
                 let lookup = Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry.clone()), xdata: Dict::new() };
-                self.below(lookup).await.is_ok()
+                match self.below(lookup).await {
+                    Ok(Reply::Lookup { iatt, .. }) => {
+                        let open = Fop::Open { gfid: iatt.gfid, flags: asked, fd, xdata: Dict::new() };
+                        if settings.volume && refused_by_volume(&open) {
+                            return Err(refused(&fop, "the volume is write-once (features.worm)"));
+                        }
+                        if settings.files {
+                            self.check_files(&open, settings).await?;
+                        }
+                        return self.child.submit(context, fop).await;
+                    }
+                    Err(e) if e.errno == errno::ENOENT => {
+                        if let Fop::Create { flags, .. } = &mut fop {
+                            *flags |= exclusive;
+                        }
+                    }
+                    Err(e) => return Err(e),
+                    Ok(_) => return Err(unexpected()),
+                }
             }
-            _ => true,
+            match self.child.submit(context, fop).await {
+                Err(e) if e.errno == errno::EEXIST && asked & exclusive == 0 && again => again = false,
+                other => break other?,
+            }
         };
-        let reply = self.child.submit(context, fop).await?;
         if let Reply::Entry { iatt, .. } = &reply
-            && !existed
+            && settings.files
+            && self.start(iatt.gfid).await
         {
-            if let Err(e) = self.set_xattr(iatt.gfid, START_TIME, format!("{}\0", self.now())).await {
-                tracing::error!(gfid = %iatt.gfid, error = %e, "a new file will not become write-once");
-                return Ok(reply);
-            }
             let mut new = self.new.lock();
             match new.len() < MAX_NEW {
                 true => drop(new.insert(fd)),
@@ -290,16 +313,42 @@ impl Worm {
         Ok(reply)
     }
 
+    /// PUT makes a file and closes it at once.
+    async fn put(&self, context: &Context, fop: Fop) -> FopResult {
+        let reply = self.child.submit(context, fop).await?;
+        if let Reply::Entry { iatt, .. } = &reply
+            && self.start(iatt.gfid).await
+        {
+            self.mark(iatt.gfid).await;
+        }
+        Ok(reply)
+    }
+
+    /// Notes when a file was made; whether that could be done.
+    async fn start(&self, gfid: Gfid) -> bool {
+        match self.set_xattr(gfid, START_TIME, format!("{}\0", self.now())).await {
+            Ok(()) => true,
+            Err(e) => {
+                tracing::error!(%gfid, error = %e, "a new file will not become write-once");
+                false
+            }
+        }
+    }
+
+    /// Marks a file as one that becomes write-once.
+    async fn mark(&self, gfid: Gfid) {
+        // A file that was unlinked while open has nothing to keep.
+        if let Err(e) = self.set_xattr(gfid, WORM_FILE, "1\0".to_owned()).await
+            && !matches!(e.errno, errno::ENOENT | errno::ESTALE)
+        {
+            tracing::error!(%gfid, error = %e, "a new file will not become write-once");
+        }
+    }
+
     async fn release(&self, context: &Context, file: File) -> FopResult {
         let made = file.fd.is_some_and(|fd| self.new.lock().remove(&fd));
         if made {
-            let marked = self.set_xattr(file.gfid, WORM_FILE, "1\0".to_owned()).await;
-            // A file that was unlinked while open has nothing to keep.
-            if let Err(e) = marked
-                && !matches!(e.errno, errno::ENOENT | errno::ESTALE)
-            {
-                tracing::error!(gfid = %file.gfid, error = %e, "a new file will not become write-once");
-            }
+            self.mark(file.gfid).await;
         }
         self.child.submit(context, Fop::Release { file }).await
     }
@@ -354,7 +403,8 @@ fn refused_by_volume(fop: &Fop) -> bool {
         Fop::Write { file, .. }
         | Fop::Fallocate { file, .. }
         | Fop::Discard { file, .. }
-        | Fop::Zerofill { file, .. } => file.fd.is_none(),
+        | Fop::Zerofill { file, .. }
+        | Fop::CopyFileRange { to: file, .. } => file.fd.is_none(),
         _ => false,
     }
 }
@@ -374,11 +424,11 @@ impl Translator for Worm {
         }
         match &fop {
             Fop::Release { file } => return Box::pin(self.release(context, *file)),
-            _ if !settings.files => return self.child.submit(context, fop),
-            Fop::Create { fd, .. } => {
-                let fd = *fd;
-                return Box::pin(self.create(context, fop, fd));
+            Fop::Create { .. } if settings.volume || settings.files => {
+                return Box::pin(self.create(context, fop, settings));
             }
+            _ if !settings.files => return self.child.submit(context, fop),
+            Fop::Put { .. } => return Box::pin(self.put(context, fop)),
             _ => {}
         }
         Box::pin(async move {
@@ -430,6 +480,26 @@ mod tests {
         ] {
             assert_eq!(errno_of(bench.run(fop)), errno::EROFS);
         }
+        // CREATE of what is there is an open.
+        let open = |flags: u32, fd: u64| match create(Gfid::ROOT, "a", Gfid::random(), FdId(fd)) {
+            Fop::Create { entry, mode, umask, fd, xdata, .. } => Fop::Create { entry, flags, mode, umask, fd, xdata },
+            other => panic!("{other:?}"),
+        };
+        for flags in [1, 2, libc::O_TRUNC as u32] {
+            assert_eq!(errno_of(bench.run(open(flags, 4))), errno::EROFS, "{flags:#o}");
+        }
+        assert_eq!(errno_of(bench.run(open(2 | libc::O_EXCL as u32, 4))), errno::EEXIST);
+        bench.run(open(0, 4)).unwrap();
+        let copy = Fop::CopyFileRange {
+            from: File { gfid, fd: None },
+            from_offset: 0,
+            to: File { gfid, fd: None },
+            to_offset: 2,
+            len: 2,
+            flags: 0,
+            xdata: x(),
+        };
+        assert_eq!(errno_of(bench.run(copy)), errno::EROFS);
         bench.run(Fop::Open { gfid, flags: 0, fd: FdId(3), xdata: x() }).unwrap();
         assert_eq!(std::fs::read(bench.path.join("a")).unwrap(), b"text");
     }
@@ -473,6 +543,40 @@ mod tests {
     }
 
     #[test]
+    fn neither_create_nor_put_goes_round_a_retention() {
+        let clock = Arc::new(Clock::now());
+        let options = Options::new().with("worm-file-level", "on").with("auto-commit-period", "50");
+        let Some((bench, worm)) = bench(&options, clock.clone()) else { return };
+        bench.file(Gfid::ROOT, "a", b"text");
+        let xdata = Dict::new().with("gfid-req", Value::Gfid(Gfid::random()));
+        let data = ladrillo_translator::Payload::copy_from_slice(b"text");
+        let put = Fop::Put {
+            entry: entry(Gfid::ROOT, "b"),
+            mode: 0o644,
+            umask: 0,
+            flags: 0,
+            offset: 0,
+            data,
+            xattrs: Dict::new(),
+            xdata,
+        };
+        bench.run(put).unwrap();
+        clock.advance(60);
+        for name in ["a", "b"] {
+            let truncating = |flags: u32| match create(Gfid::ROOT, name, Gfid::random(), FdId(9)) {
+                Fop::Create { entry, mode, umask, fd, xdata, .. } => {
+                    Fop::Create { entry, flags, mode, umask, fd, xdata }
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(errno_of(bench.run(truncating(2 | libc::O_TRUNC as u32))), errno::EROFS, "{name}");
+            assert_eq!(std::fs::read(bench.path.join(name)).unwrap(), b"text");
+            let gfid = bench.iatt(Gfid::ROOT, name).unwrap().gfid;
+            assert!(futures::executor::block_on(worm.xattr(gfid, STATE)).unwrap().is_some(), "{name} is committed");
+        }
+    }
+
+    #[test]
     fn taking_write_permissions_away_commits() {
         let clock = Arc::new(Clock::now());
         let options = Options::new().with("worm-file-level", "on").with("retention-mode", "enterprise");
@@ -493,6 +597,26 @@ mod tests {
         let valid = SetattrValid(SetattrValid::ATIME);
         let fop = Fop::Setattr { gfid, iatt: Box::new(shorter), valid, xdata: Dict::new() };
         assert_eq!(errno_of(bench.run(fop)), errno::EROFS, "enterprise: never shorter");
+        // Nor by another chmod, alone or with a time, after the default was made shorter.
+        let end = bench.iatt(Gfid::ROOT, "a").unwrap().atime.seconds;
+        let options = options.with("default-retention-period", "1");
+        worm.reconfigure(&options).unwrap();
+        bench.run(chmod(0o440)).unwrap();
+        let both = Fop::Setattr {
+            gfid,
+            iatt: Box::new(Iatt { mode: 0o400, ..Iatt::default() }),
+            valid: SetattrValid(SetattrValid::MODE | SetattrValid::ATIME),
+            xdata: Dict::new(),
+        };
+        assert_eq!(errno_of(bench.run(both)), errno::EROFS);
+        let touch = Fop::Setattr {
+            gfid,
+            iatt: Box::default(),
+            valid: SetattrValid(SetattrValid::ATIME_NOW),
+            xdata: Dict::new(),
+        };
+        assert_eq!(errno_of(bench.run(touch)), errno::EROFS, "now is sooner, too");
+        assert_eq!(bench.iatt(Gfid::ROOT, "a").unwrap().atime.seconds, end);
         // Heal brings a copy up to date whatever its state.
         let healer = Context { pid: Context::PID_SELF_HEALD, ..Context::root() };
         bench.run_as(&healer, write(File { gfid, fd: None }, b"heal")).unwrap();
