@@ -8,6 +8,7 @@ use ladrillo_translator::error::errno;
 use ladrillo_translator::option::{Options, parse_bool, parse_int};
 use ladrillo_translator::{Context, Dict};
 
+use super::subdir::Subdir;
 use crate::host_names::{HostNames, is_host_name};
 
 /// A refusal: errno and the sentence the client logs.
@@ -91,17 +92,19 @@ fn by_address(
     }
 }
 
-/// Addresses separated by commas hold for the whole volume; `/dir(address|address),/other(...)` for mounts of just these
-/// directories, `/` being the volume itself.
+/// Entries separated by commas: an address holds for all mounts, `/dir(address|address)` for those of just this directory,
+/// `/` being the volume itself. Stock stops at the first entry without a directory once there is one with: a list that
+/// mixes them would reject nobody.
 fn is_listed(list: &str, subdir: &str, address: Option<IpAddr>, hosts: &HostNames) -> bool {
-    if !list.starts_with('/') && !list.contains('(') {
-        return list.split(',').map(str::trim).any(|pattern| address_matches(pattern, address, hosts));
-    }
-    list.split(',').filter_map(|entry| entry.trim().split_once('(')).any(|(directory, addresses)| {
-        directory == subdir
-            && addresses.split_once(')').is_some_and(|(addresses, _)| {
-                addresses.split('|').any(|pattern| address_matches(pattern.trim(), address, hosts))
-            })
+    list.split(',').map(str::trim).any(|entry| match entry.split_once('(') {
+        None => !entry.starts_with('/') && address_matches(entry, address, hosts),
+        Some((directory, addresses)) => {
+            directory.starts_with('/')
+                && Subdir::normal(directory) == subdir
+                && addresses.strip_suffix(')').is_some_and(|addresses| {
+                    addresses.split('|').any(|pattern| address_matches(pattern.trim(), address, hosts))
+                })
+        }
     })
 }
 
@@ -298,6 +301,11 @@ mod tests {
         assert!(!listed("/", "10.0.1.7") && !listed("/a", "10.0.1.7") && !listed("/a/b", "10.0.0.1"));
         assert!(is_listed("10.0.0.*", "/any", "10.0.0.1".parse().ok(), &hosts), "a plain list is for all");
         assert!(!is_listed("/a(", "/a", "10.0.0.1".parse().ok(), &hosts));
+        let mixed = "10.0.0.9, /a/(10.0.0.1),10.0.2.*";
+        let listed = |subdir: &str, address: &str| is_listed(mixed, subdir, address.parse().ok(), &hosts);
+        assert!(listed("/", "10.0.0.9") && listed("/a", "10.0.0.9") && listed("/", "10.0.2.3"));
+        assert!(listed("/a", "10.0.0.1"), "/a/ is /a");
+        assert!(!listed("/", "10.0.0.1") && !listed("/b", "10.0.0.1"));
     }
 
     #[test]
