@@ -53,8 +53,20 @@ pub struct Trash {
     child: Arc<dyn Translator>,
     runtime: Arc<dyn Runtime>,
     settings: RwLock<Arc<Settings>>,
-    /// The directory has to be made, or moved, before the next fop.
-    prepare: AtomicBool,
+    /// Nobody has tried yet to make the directory, or give it its new name.
+    untried: AtomicBool,
+    /// Where the trash is, once that is known.
+    places: RwLock<Option<Places>>,
+    /// Who looks for the places; the others wait for him.
+    preparing: futures::lock::Mutex<()>,
+}
+
+/// The directories of the trash.
+#[derive(Clone, Copy)]
+struct Places {
+    trash: Gfid,
+    /// What GlusterFS's own services remove, if that is kept.
+    internal: Option<Gfid>,
 }
 
 impl Trash {
@@ -69,8 +81,15 @@ impl Trash {
         child: Arc<dyn Translator>,
     ) -> Result<Trash, String> {
         let settings = Settings::parse(options)?;
-        let prepare = AtomicBool::new(settings.on);
-        Ok(Trash { name: name.to_owned(), child, runtime, settings: RwLock::new(Arc::new(settings)), prepare })
+        Ok(Trash {
+            name: name.to_owned(),
+            child,
+            runtime,
+            untried: AtomicBool::new(settings.on),
+            settings: RwLock::new(Arc::new(settings)),
+            places: RwLock::default(),
+            preparing: futures::lock::Mutex::default(),
+        })
     }
 
     /// Takes changed options.
@@ -79,8 +98,10 @@ impl Trash {
     /// An option that cannot be; nothing is changed then.
     pub fn reconfigure(&self, options: &Options) -> Result<(), String> {
         let settings = Settings::parse(options)?;
-        self.prepare.store(settings.on, Ordering::Release);
-        *self.settings.write() = Arc::new(settings);
+        let mut current = self.settings.write();
+        self.untried.store(settings.on, Ordering::Release);
+        *self.places.write() = None;
+        *current = Arc::new(settings);
         Ok(())
     }
 
@@ -118,9 +139,44 @@ impl Trash {
         }
     }
 
-    /// Makes the trash directory, or gives it its new name.
-    async fn prepare(&self, settings: &Settings) -> FopResult<()> {
+    /// Where the trash is: made, or renamed, where that has not been done. Whoever fails leaves it to the next.
+    async fn places(&self, settings: &Arc<Settings>) -> FopResult<Places> {
+        if let Some(places) = *self.places.read() {
+            return Ok(places);
+        }
+        let _one = self.preparing.lock().await;
+        if let Some(places) = *self.places.read() {
+            return Ok(places);
+        }
+        self.untried.store(false, Ordering::Release);
+        let places = self.prepare(settings).await?;
+        let current = self.settings.read();
+        if Arc::ptr_eq(&current, settings) {
+            *self.places.write() = Some(places);
+        }
+        Ok(places)
+    }
+
+    /// Makes the trash directory, or gives it its new name. A directory of that name which somebody else made is it.
+    async fn prepare(&self, settings: &Settings) -> FopResult<Places> {
         let wanted = Entry { parent: Gfid::ROOT, name: settings.directory.clone() };
+        let trash = match self.find(&wanted).await? {
+            Some(iatt) if iatt.is_dir() => iatt.gfid,
+            Some(_) => {
+                let what = format!("/{} is no directory", String::from_utf8_lossy(&settings.directory));
+                return Err(FopError::new(errno::ENOTDIR, what));
+            }
+            None => self.place_trash(wanted).await?,
+        };
+        let entry = Entry { parent: trash, name: INTERNAL_NAME.into() };
+        let internal = match settings.internal {
+            true => Some(self.place_internal(&entry).await?),
+            false => None,
+        };
+        Ok(Places { trash, internal })
+    }
+
+    async fn place_trash(&self, wanted: Entry) -> FopResult<Gfid> {
         match self.stat(TRASH).await {
             Ok(_) => {
                 let path = self.path_of(TRASH).await?;
@@ -129,17 +185,32 @@ impl Trash {
                     let from = Entry { parent: Gfid::ROOT, name: Bytes::copy_from_slice(now) };
                     self.below(Fop::Rename { from, to: wanted, xdata: Dict::new() }).await?;
                 }
+                Ok(TRASH)
             }
             Err(e) if matches!(e.errno, errno::ENOENT | errno::ESTALE) => {
-                self.make_directory(&wanted, TRASH, 0o755).await?;
+                self.make_directory(&wanted, TRASH, 0o755).await
             }
-            Err(e) => return Err(e),
+            Err(e) => Err(e),
         }
-        if settings.internal && self.stat(INTERNAL).await.is_err() {
-            let entry = Entry { parent: TRASH, name: INTERNAL_NAME.into() };
-            self.make_directory(&entry, INTERNAL, 0o755).await?;
+    }
+
+    async fn place_internal(&self, entry: &Entry) -> FopResult<Gfid> {
+        if let Some(iatt) = self.find(entry).await?.filter(Iatt::is_dir) {
+            return Ok(iatt.gfid);
         }
-        Ok(())
+        let gfid = match self.stat(INTERNAL).await {
+            // In a trash of another name.
+            Ok(_) => self.free_gfid(&[b"directory", &entry.parent.0, &entry.name]).await?,
+            Err(_) => INTERNAL,
+        };
+        self.make_directory(entry, gfid, 0o755).await
+    }
+
+    /// Whatever fails may be for want of the trash's directories: they are looked for again.
+    fn look_again(&self, error: &FopError) {
+        if matches!(error.errno, errno::ENOENT | errno::ESTALE) {
+            *self.places.write() = None;
+        }
     }
 
     async fn make_directory(&self, entry: &Entry, gfid: Gfid, mode: u32) -> FopResult<Gfid> {
@@ -168,8 +239,12 @@ impl Trash {
     }
 
     /// The directory of the trash that stands for `path`, made where it is not there yet.
-    async fn mirror(&self, path: &[u8], internal: bool) -> FopResult<Gfid> {
-        let mut at = if internal { INTERNAL } else { TRASH };
+    async fn mirror(&self, path: &[u8], internal: bool, places: Places) -> FopResult<Gfid> {
+        let mut at = match (internal, places.internal) {
+            (false, _) => places.trash,
+            (true, Some(internal)) => internal,
+            (true, None) => return Err(FopError::new(errno::ENOENT, "no directory for what services remove")),
+        };
         let mut original = Gfid::ROOT;
         let mut walked = Vec::new();
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
@@ -224,7 +299,14 @@ impl Trash {
         }
     }
 
-    async fn unlink(&self, context: &Context, entry: Entry, flags: u32, xdata: Dict, settings: &Settings) -> FopResult {
+    async fn unlink(
+        &self,
+        context: &Context,
+        entry: Entry,
+        flags: u32,
+        xdata: Dict,
+        settings: &Arc<Settings>,
+    ) -> FopResult {
         let moved = match conditional(&xdata) {
             true => Ok(None),
             false => self.keep(context, &entry, settings).await,
@@ -243,14 +325,20 @@ impl Trash {
             }
             Ok(None) => self.child.submit(context, Fop::Unlink { entry, flags, xdata }).await,
             Err(e) => {
-                tracing::warn!(name = %String::from_utf8_lossy(&entry.name), error = %e, "removed without a copy in the trash");
+                self.look_again(&e);
+                tracing::error!(name = %String::from_utf8_lossy(&entry.name), error = %e, "removed without a copy in the trash");
                 self.child.submit(context, Fop::Unlink { entry, flags, xdata }).await
             }
         }
     }
 
     /// Moves a file into the trash; `None` where it does not belong there.
-    async fn keep(&self, context: &Context, entry: &Entry, settings: &Settings) -> FopResult<Option<Box<PrePost>>> {
+    async fn keep(
+        &self,
+        context: &Context,
+        entry: &Entry,
+        settings: &Arc<Settings>,
+    ) -> FopResult<Option<Box<PrePost>>> {
         let Some(iatt) = self.find(entry).await? else { return Ok(None) };
         // Linkto files of distribute are no files of anybody.
         let linkto = iatt.is_regular() && iatt.permissions() == 0o1000;
@@ -265,7 +353,8 @@ impl Trash {
             return Ok(None);
         }
         let Some(name) = stamped(&entry.name, self.time(context)) else { return Ok(None) };
-        let to = Entry { parent: self.mirror(&directory, context.is_internal()).await?, name };
+        let places = self.places(settings).await?;
+        let to = Entry { parent: self.mirror(&directory, context.is_internal(), places).await?, name };
         if self.find(&to).await?.is_some() {
             // Removed twice within a second: the first is kept.
             return Ok(None);
@@ -284,7 +373,7 @@ impl Trash {
         context: &Context,
         file: File,
         size_bytes: u64,
-        settings: &Settings,
+        settings: &Arc<Settings>,
     ) -> FopResult<()> {
         let iatt = match file.fd {
             None => self.stat(file.gfid).await?,
@@ -305,7 +394,8 @@ impl Trash {
         }
         let time = self.time(context);
         let Some(name) = stamped(file_name, time) else { return Ok(()) };
-        let entry = Entry { parent: self.mirror(directory, context.is_internal()).await?, name };
+        let places = self.places(settings).await?;
+        let entry = Entry { parent: self.mirror(directory, context.is_internal(), places).await?, name };
         if self.find(&entry).await?.is_some() {
             return Ok(());
         }
@@ -353,8 +443,8 @@ impl Trash {
     }
 
     async fn handle(&self, context: &Context, fop: Fop, settings: Arc<Settings>) -> FopResult {
-        if self.prepare.swap(false, Ordering::AcqRel)
-            && let Err(e) = self.prepare(&settings).await
+        if self.untried.load(Ordering::Acquire)
+            && let Err(e) = self.places(&settings).await
         {
             tracing::error!(error = %e, "preparing the trash directory");
         }
@@ -383,19 +473,23 @@ impl Trash {
         }
     }
 
-    async fn before_truncate(&self, context: &Context, file: File, size_bytes: u64, settings: &Settings) {
+    async fn before_truncate(&self, context: &Context, file: File, size_bytes: u64, settings: &Arc<Settings>) {
         if let Err(e) = self.keep_contents(context, file, size_bytes, settings).await {
-            tracing::warn!(gfid = %file.gfid, error = %e, "truncated without a copy in the trash");
+            self.look_again(&e);
+            tracing::error!(gfid = %file.gfid, error = %e, "truncated without a copy in the trash");
         }
     }
 
     /// The trash directory itself stays where it is.
     async fn check_own(&self, entry: &Entry, what: &str) -> FopResult<()> {
-        if !entry.parent.is_root() && entry.parent != TRASH {
+        let places = *self.places.read();
+        let trash = places.map_or(TRASH, |places| places.trash);
+        let internal = places.and_then(|places| places.internal).unwrap_or(INTERNAL);
+        if !entry.parent.is_root() && entry.parent != trash {
             return Ok(());
         }
         match self.find(entry).await {
-            Ok(Some(iatt)) if iatt.gfid == TRASH || iatt.gfid == INTERNAL => {
+            Ok(Some(iatt)) if iatt.gfid == trash || iatt.gfid == internal => {
                 Err(FopError::new(errno::EPERM, format!("{what} of the trash directory")))
             }
             _ => Ok(()),
@@ -453,7 +547,7 @@ impl Translator for Trash {
             fop,
             Fop::Unlink { .. } | Fop::Truncate { .. } | Fop::Ftruncate { .. } | Fop::Rename { .. } | Fop::Rmdir { .. }
         );
-        if !ours && !self.prepare.load(Ordering::Relaxed) {
+        if !ours && !self.untried.load(Ordering::Relaxed) {
             return self.child.submit(context, fop);
         }
         let settings = self.settings.read().clone();
@@ -547,6 +641,42 @@ mod tests {
         bench.run(lookup(Gfid::ROOT, "f")).unwrap();
         assert!(bench.path.join(format!("bin/f{STAMP}")).exists() && !can.exists());
         assert!(trash.reconfigure(&Options::new().with("trash-dir", "a/b")).is_err());
+    }
+
+    #[test]
+    fn a_directory_of_its_name_is_the_trash_and_a_file_is_not() {
+        let Some((bench, trash)) = trash(&Options::new()) else { return };
+        bench.directory(Gfid::ROOT, ".trashcan");
+        let on = Options::new().with("trash", "on").with("trash-internal-op", "on");
+        trash.reconfigure(&on).unwrap();
+        bench.file(Gfid::ROOT, "f", b"text");
+        bench.run(unlink(Gfid::ROOT, "f")).unwrap();
+        let can = bench.path.join(".trashcan");
+        assert_eq!(std::fs::read(can.join(format!("f{STAMP}"))).unwrap(), b"text");
+        let rmdir = Fop::Rmdir { entry: entry(Gfid::ROOT, ".trashcan"), flags: 0, xdata: Dict::new() };
+        assert_eq!(bench.run(rmdir).unwrap_err().errno, errno::EPERM);
+        // While a file is in the way nothing is kept; afterwards it is, without another change of options.
+        bench.file(Gfid::ROOT, "bin", b"");
+        trash.reconfigure(&on.with("trash-dir", "bin")).unwrap();
+        bench.file(Gfid::ROOT, "g", b"text");
+        bench.run(unlink(Gfid::ROOT, "g")).unwrap();
+        bench.run(unlink(Gfid::ROOT, "bin")).unwrap();
+        bench.file(Gfid::ROOT, "h", b"text");
+        let healer = Context { pid: Context::PID_SELF_HEALD, ..Context::root() };
+        bench.run_as(&healer, unlink(Gfid::ROOT, "h")).unwrap();
+        let bin = bench.path.join("bin");
+        assert_eq!(std::fs::read(bin.join(format!("internal_op/h{STAMP}"))).unwrap(), b"text");
+        assert!(!bin.join(format!("g{STAMP}")).exists());
+        // Taken away by heal: found missing once, made anew.
+        trash.reconfigure(&Options::new().with("trash", "on").with("trash-dir", "new")).unwrap();
+        bench.run(lookup(Gfid::ROOT, "f")).unwrap_err();
+        let rmdir = Fop::Rmdir { entry: entry(Gfid::ROOT, "new"), flags: 1, xdata: Dict::new() };
+        bench.run_as(&healer, rmdir).unwrap();
+        for name in ["i", "j"] {
+            bench.file(Gfid::ROOT, name, b"text");
+            bench.run(unlink(Gfid::ROOT, name)).unwrap();
+        }
+        assert!(bench.path.join(format!("new/j{STAMP}")).exists());
     }
 
     #[test]
