@@ -172,6 +172,7 @@ mod tests {
         ] {
             assert_eq!(timespec(system_time(time)), time);
         }
-        assert_eq!(system_time(Timespec { seconds: i64::MIN, nanos: 0 }), UNIX_EPOCH);
+        // What a brick may send at worst: no panic, whatever the platform makes of it.
+        assert!(system_time(Timespec { seconds: i64::MIN, nanos: 0 }) <= UNIX_EPOCH);
     }
 }
