@@ -40,6 +40,9 @@ glusterfs -f "$T/shd.vol" -p /run/shd.pid --log-file="$T/log/shd.log" --process-
     --xlator-option '*replicate*.node-uuid=8f1b7c3e-0d6a-4c55-9a6e-aaaaaaaaaaaa'
 healed() { [ "$(backlog)" = "0 0 0" ]; }
 within 90 healed
+# What heal has parked counts among the links of what is left, until it is removed.
+unparked() { [ -z "$(find "$T"/b*/.glusterfs-anonymous-inode-* -type f)" ]; }
+within 30 unparked
 kill "$(cat /run/shd.pid)"
 sleep 1
 
