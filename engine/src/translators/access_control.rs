@@ -306,12 +306,14 @@ impl AccessControl {
     async fn check_xattr(&self, context: &Context, gfid: Gfid, key: &[u8]) -> FopResult<()> {
         let layout = key == LAYOUT || key.strip_prefix(LAYOUT).is_some_and(|rest| rest.starts_with(b"."));
         if layout {
-            // Also of a directory made without the right to write.
-            let current = self.iatt(gfid).await?;
-            return match current.uid == context.uid {
-                true => Ok(()),
-                false => self.need(context, gfid, W).await.map(drop),
-            };
+            // Also of a directory made without the right to write; and where there is none yet, by a client whose root is
+            // squashed and that made the directory in its user's name.
+            let fop = Fop::Getxattr { gfid, name: key.to_vec().into(), xdata: Dict::new() };
+            let absent = matches!(self.child.submit(&Context::root(), fop).await, Err(e) if e.errno == errno::ENODATA);
+            if absent || self.iatt(gfid).await?.uid == context.uid {
+                return Ok(());
+            }
+            return self.need(context, gfid, W).await.map(drop);
         }
         if key.starts_with(b"trusted.") || is_privilege(key) {
             return Err(not_his(context, key));
@@ -695,6 +697,8 @@ mod tests {
             assert_eq!(ask(&owner, set(key)), errno::EPERM, "{key}");
             assert_eq!(ask(&other, set(key)), errno::EPERM, "{key}");
         }
+        assert_eq!(ask(&other, set("trusted.glusterfs.dht.mds")), 0, "of a squashed client's mkdir: it has none yet");
+        assert_eq!(ask(&other, set("trusted.glusterfs.dht.mds")), errno::EACCES);
         assert_eq!(ask(&owner, set("trusted.glusterfs.dht")), 0, "as mkdir of stock clients does");
         assert_eq!(ask(&other, set("trusted.glusterfs.dht")), errno::EACCES);
         assert_eq!(ask(&other, set("glusterfs.anything")), errno::EACCES);
