@@ -9,7 +9,7 @@ use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, Iatt};
 use super::Distribute;
 use super::assign::Assignment;
 use super::layout::{Layout, State};
-use super::lookup::Found;
+use super::lookup::{Found, NameLock};
 use super::merge::{self, Seen};
 use super::table::{Directory, Known};
 
@@ -67,6 +67,7 @@ impl View {
 
 impl Distribute {
     /// Looks a directory up on all subvolumes, mends what is to be mended, and remembers it. `None`: there is a file.
+    /// Under locks nothing is mended (that would wait for these very locks), and what is to be mended not remembered.
     ///
     /// # Errors
     /// ENOENT: none has it. ENOTCONN: none that is up has it, and some are down.
@@ -76,12 +77,16 @@ impl Distribute {
         entry: Option<&Entry>,
         gfid: Option<Gfid>,
         request: &Dict,
+        lock: NameLock,
     ) -> FopResult<Option<Found>> {
         let mut view = match self.look_at_all(context, entry, gfid, request).await? {
             Sight::File => return Ok(None),
             Sight::Directory(view) => *view,
         };
         if view.needs_heal(self.count()) {
+            if lock == NameLock::Held {
+                return view.found().map(Some);
+            }
             let name = entry.cloned().or_else(|| self.table.name_of(&view.gfid));
             view = self.heal_soon(name, view).await?;
         }
@@ -162,20 +167,27 @@ impl Distribute {
     /// # Errors
     /// ENOTDIR: it is none. Those of a lookup.
     pub(super) async fn directory(&self, gfid: Gfid) -> FopResult<Directory> {
+        match self.known_directory(gfid)? {
+            Some(known) => Ok(known),
+            None => self.relearn(gfid).await,
+        }
+    }
+
+    /// What is known of a directory and not out of date.
+    fn known_directory(&self, gfid: Gfid) -> FopResult<Option<Directory>> {
         match self.table.get(&gfid) {
             Some(Known::Directory(known)) if known.generation == self.generation() || !known.layout.lacks_some() => {
-                return Ok(known);
+                Ok(Some(known))
             }
-            Some(Known::File(_)) => return Err(self.not_a_directory(gfid)),
-            _ => {}
+            Some(Known::File(_)) => Err(self.not_a_directory(gfid)),
+            _ => Ok(None),
         }
-        self.relearn(gfid).await
     }
 
     /// Looks at a directory anew, whatever is known.
     pub(super) async fn relearn(&self, gfid: Gfid) -> FopResult<Directory> {
         let request = self.request(&Dict::new());
-        let found = self.lookup_directory(&self.system(), None, Some(gfid), &request).await?;
+        let found = self.lookup_directory(&self.system(), None, Some(gfid), &request, NameLock::Free).await?;
         match (found, self.table.get(&gfid)) {
             (Some(_), Some(Known::Directory(known))) => Ok(known),
             _ => Err(self.not_a_directory(gfid)),
@@ -184,6 +196,15 @@ impl Distribute {
 
     pub(super) async fn layout_of(&self, gfid: Gfid) -> FopResult<Arc<Layout>> {
         Ok(self.directory(gfid).await?.layout)
+    }
+
+    /// A layout for one who may hold locks on the directory: as it is, then, whatever is to be mended.
+    pub(super) async fn layout_under(&self, gfid: Gfid, lock: NameLock) -> FopResult<Arc<Layout>> {
+        match self.known_directory(gfid)? {
+            Some(known) => Ok(known.layout),
+            None if lock == NameLock::Free => Ok(self.relearn(gfid).await?.layout),
+            None => Ok(Arc::new(self.view(None, gfid, &self.request(&Dict::new())).await?.layout)),
+        }
     }
 
     /// New ranges for a directory.

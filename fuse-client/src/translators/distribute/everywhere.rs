@@ -42,7 +42,7 @@ impl Distribute {
         }
         if directories > 0 {
             if files.is_empty()
-                && let Some(found) = self.lookup_directory(context, Some(entry), None, request).await?
+                && let Some(found) = self.lookup_directory(context, Some(entry), None, request, lock).await?
             {
                 return Ok(found);
             }

@@ -100,7 +100,7 @@ impl Distribute {
     }
 
     async fn find_name(&self, context: &Context, entry: &Entry, request: &Dict, lock: NameLock) -> FopResult<Found> {
-        let layout = self.layout_of(entry.parent).await?;
+        let layout = self.layout_under(entry.parent, lock).await?;
         let hashed = layout.search(self.settings().hasher.hash(&entry.name));
         match self.table.hint(entry) {
             Some(Hint { gfid, subvolume: Some(cached), .. }) if Some(cached) != hashed => {
@@ -114,7 +114,7 @@ impl Distribute {
                 }
             }
             Some(Hint { gfid, subvolume: None, .. }) => {
-                if let Some(found) = self.lookup_directory(context, Some(entry), Some(gfid), request).await? {
+                if let Some(found) = self.lookup_directory(context, Some(entry), Some(gfid), request, lock).await? {
                     return Ok(found);
                 }
             }
@@ -122,7 +122,7 @@ impl Distribute {
         }
         let Some(hashed) = hashed else {
             // A hole: a subvolume is down, or the layout is broken. It may be a directory all the same.
-            return match self.lookup_directory(context, Some(entry), None, request).await? {
+            return match self.lookup_directory(context, Some(entry), None, request, lock).await? {
                 Some(found) => Ok(found),
                 None => self.lookup_everywhere(context, entry, None, request, lock).await,
             };
@@ -136,7 +136,7 @@ impl Distribute {
                 return Err(error);
             }
             Err(error) if matches!(error.errno, ENOTCONN | ENODATA) => {
-                return match self.lookup_directory(context, Some(entry), None, request).await? {
+                return match self.lookup_directory(context, Some(entry), None, request, lock).await? {
                     Some(found) => Ok(found),
                     None => self.lookup_everywhere(context, entry, Some(hashed), request, lock).await,
                 };
@@ -144,7 +144,7 @@ impl Distribute {
             Err(error) => return Err(error),
         };
         if seen.iatt.is_dir() {
-            return match self.lookup_directory(context, Some(entry), Some(seen.iatt.gfid), request).await? {
+            return match self.lookup_directory(context, Some(entry), Some(seen.iatt.gfid), request, lock).await? {
                 Some(found) => Ok(found),
                 None => self.lookup_everywhere(context, entry, Some(hashed), request, lock).await,
             };
@@ -187,7 +187,7 @@ impl Distribute {
             }
         }
         let name = if gfid.is_root() { None } else { self.table.name_of(&gfid) };
-        if let Some(found) = self.lookup_directory(context, None, Some(gfid), &request).await? {
+        if let Some(found) = self.lookup_directory(context, None, Some(gfid), &request, NameLock::Free).await? {
             return Ok(found);
         }
         tracing::trace!(%gfid, was_directory = name.is_some(), "no directory");

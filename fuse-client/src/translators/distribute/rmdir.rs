@@ -46,7 +46,9 @@ impl Distribute {
             // Some copies are gone and some are not: they are made again.
             self.table.forget(&gfid);
             let request = self.request(&Dict::new());
-            if let Err(error) = self.lookup_directory(&self.system(), Some(&entry), None, &request).await {
+            if let Err(error) =
+                self.lookup_directory(&self.system(), Some(&entry), None, &request, NameLock::Free).await
+            {
                 tracing::warn!(subvolume = %self.name, %gfid, %error, "an rmdir that failed was not undone");
             }
         }

@@ -247,6 +247,38 @@ fn directories_are_renamed_everywhere_or_nowhere() {
 }
 
 #[test]
+fn a_rename_does_not_wait_for_its_own_locks() {
+    run(async {
+        let (bricks, volume) = fresh(3).await;
+        let gfid = volume.mkdir(ROOT, "d").await.unwrap();
+        let old = name_on(&bricks, "/d", 0, "a");
+        let new = name_on(&bricks, "/d", 1, "b");
+        let file = volume.file(gfid, &old).await.unwrap();
+        // While its locks are taken, the directory's layout breaks, and is forgotten.
+        for wire in &volume.wires {
+            *wire.latency.lock() = std::time::Duration::from_millis(10);
+        }
+        let breaking = async {
+            let locked = || volume.wires[1].log.lock().iter().any(|kind| kind == "ENTRYLK");
+            while !locked() {
+                pass(std::time::Duration::from_millis(1)).await;
+            }
+            let wire = &bricks.connect()[2];
+            let fop = Fop::Removexattr { gfid, name: LAYOUT.into(), xdata: Dict::new() };
+            wire.submit(&Context::root(), fop).await.unwrap();
+            let event = ladrillo_translator::Event::Invalidate { gfid, flags: 0 };
+            volume.wires[2].tell(event);
+        };
+        let (renamed, ()) = futures::join!(volume.rename(at(gfid, &old), at(gfid, &new)), breaking);
+        assert_eq!(renamed.unwrap().gfid, file);
+        assert_eq!(volume.lookup(gfid, &new).await.unwrap().gfid, file);
+        pass(std::time::Duration::from_secs(1)).await;
+        assert_eq!(layout(&bricks, "/d").anomalies(), Default::default(), "mended without the locks");
+        assert_eq!(locks_left(&bricks), 0);
+    });
+}
+
+#[test]
 fn an_rmdir_takes_stale_linkto_files_along() {
     run(async {
         let (bricks, volume_a) = fresh(3).await;
