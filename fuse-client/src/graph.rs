@@ -5,7 +5,7 @@
 //! and its parent talks to its child directly (times are stamped by the front end, in the context's `birth`). What would
 //! change the meaning of data or of errors and is not there yet is refused by name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -395,7 +395,8 @@ type Listener = Box<dyn Fn(&Event) + Send + Sync>;
 
 #[derive(Default)]
 struct EarState {
-    up: bool,
+    /// The tops that are up.
+    up: BTreeSet<usize>,
     heard: Heard,
     waiting: Vec<std::task::Waker>,
     listeners: Vec<Listener>,
@@ -426,9 +427,9 @@ impl Ear {
         self.state.lock().listeners.push(Box::new(listener));
     }
 
-    /// Whether the volume is up.
+    /// Whether the volume is up: one of its tops, where there are several.
     pub fn is_up(&self) -> bool {
-        self.state.lock().up
+        !self.state.lock().up.is_empty()
     }
 
     /// What was heard last.
@@ -466,17 +467,20 @@ impl Ear {
 }
 
 impl Parent for Ear {
-    fn child_event(&self, _child_index: usize, event: Event) {
+    fn child_event(&self, child_index: usize, event: Event) {
         let waiting = {
             let mut state = self.state.lock();
             match &event {
                 Event::Up => {
-                    state.up = true;
+                    state.up.insert(child_index);
                     state.heard = Heard::Up;
                 }
                 Event::Down => {
-                    state.up = false;
-                    state.heard = Heard::Down;
+                    state.up.remove(&child_index);
+                    // The heal service's graph of many volumes is of use as long as one of them is up.
+                    if state.up.is_empty() {
+                        state.heard = Heard::Down;
+                    }
                 }
                 Event::Connecting if state.heard == Heard::Nothing => state.heard = Heard::Connecting,
                 _ => {}
@@ -516,6 +520,16 @@ mod tests {
 
     fn build(nodes: Vec<Node>) -> Result<Graph, GraphError> {
         Graph::build(&Volfile { nodes }, &environment())
+    }
+
+    #[test]
+    fn one_top_that_is_down_does_not_hide_another_that_is_up() {
+        let ear = Ear::new();
+        ear.child_event(0, Event::Up);
+        ear.child_event(1, Event::Down);
+        assert!(ear.is_up() && ear.heard() == Heard::Up);
+        ear.child_event(0, Event::Down);
+        assert!(!ear.is_up() && ear.heard() == Heard::Down);
     }
 
     #[test]

@@ -26,12 +26,14 @@ pub(super) type Install = Box<dyn Fn(Running, Running) -> LocalFuture<'static, (
 /// See the module.
 pub(super) struct Graphs {
     environment: Environment,
+    /// For a mount, which has one top; the heal service's graphs have as many as there are replica sets.
+    mounted: bool,
     current: Mutex<Running>,
 }
 
 impl Graphs {
-    pub fn new(environment: Environment, first: Running) -> Arc<Graphs> {
-        Arc::new(Graphs { environment, current: Mutex::new(first) })
+    pub fn new(environment: Environment, mounted: bool, first: Running) -> Arc<Graphs> {
+        Arc::new(Graphs { environment, mounted, current: Mutex::new(first) })
     }
 
     pub fn current(&self) -> Running {
@@ -67,24 +69,29 @@ impl Graphs {
         }
     }
 
-    /// The graph for a volfile, started; `None` where there is none to be had, or none needed.
-    fn successor(&self, spec: &[u8]) -> Option<Running> {
-        let old = self.current();
+    /// The graph for a volfile; `None` where this process cannot use it.
+    fn build(&self, spec: &[u8]) -> Option<Graph> {
         let graph = match Volfile::parse(spec) {
             Ok(volfile) => Graph::build(&volfile, &self.environment).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        let graph = match graph {
-            Ok(graph) if graph.tops() == old.graph.tops() => Arc::new(graph),
-            Ok(_) => {
-                tracing::error!("the new volfile is of another kind: this process goes on with the old one");
-                return None;
+        match graph {
+            Ok(graph) if self.mounted && graph.tops() > 1 => {
+                tracing::error!("the new volfile has several subvolumes: this mount goes on with the old one");
+                None
             }
+            Ok(graph) => Some(graph),
             Err(error) => {
                 tracing::error!("the new volfile cannot be used ({error}): this process goes on with the old one");
-                return None;
+                None
             }
-        };
+        }
+    }
+
+    /// The graph for a volfile, started; `None` where there is none to be had, or none needed.
+    fn successor(&self, spec: &[u8]) -> Option<Running> {
+        let old = self.current();
+        let graph = Arc::new(self.build(spec)?);
         if old.graph.reconfigure(&graph) {
             tracing::info!("the graph stays: only options have changed");
             return None;
@@ -102,5 +109,50 @@ impl Ear {
         while self.known().await != Heard::Up {
             crate::executor::sleep(std::time::Duration::from_millis(200)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ladrillo_translator::volfile::Node;
+
+    use super::*;
+    use crate::executor::{RingRuntime, TcpConnector};
+
+    /// A heal service's volfile of so many replica sets.
+    fn volfile(sets: usize) -> Volfile {
+        let mut nodes = Vec::new();
+        let name = |set: usize| format!("gv0-replicate-{set}");
+        for set in 0..sets {
+            let clients = [0, 1, 2].map(|brick| format!("gv0-client-{}", set * 3 + brick));
+            nodes.extend(clients.iter().map(|client| {
+                Node::new(client.clone(), "protocol/client")
+                    .option("remote-host", "127.0.0.1")
+                    .option("remote-subvolume", format!("/bricks/{client}"))
+            }));
+            nodes.push(Node::new(name(set), "cluster/replicate").over(clients));
+        }
+        nodes.push(Node::new("glustershd", "debug/io-stats").over((0..sets).map(name)));
+        Volfile { nodes }
+    }
+
+    fn graphs(mounted: bool) -> Arc<Graphs> {
+        let environment = Environment {
+            runtime: Arc::new(RingRuntime::new()),
+            connector: Arc::new(TcpConnector),
+            overrides: Vec::new(),
+            subdir: None,
+            top: None,
+        };
+        let graph = Arc::new(Graph::build(&volfile(1), &environment).unwrap());
+        Graphs::new(environment, mounted, Running { graph, ear: Ear::new() })
+    }
+
+    #[test]
+    fn a_heal_service_takes_replica_sets_that_are_added_and_a_mount_takes_one_top() {
+        let two = volfile(2).to_text().unwrap();
+        assert_eq!(graphs(false).build(two.as_bytes()).map(|graph| graph.tops()), Some(2));
+        assert!(graphs(true).build(two.as_bytes()).is_none());
+        assert!(graphs(true).build(volfile(1).to_text().unwrap().as_bytes()).is_some());
     }
 }

@@ -219,7 +219,7 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
     }
     let ear = Ear::new();
     graph.start(&ear);
-    let graphs = Graphs::new(environment, Running { graph, ear });
+    let graphs = Graphs::new(environment, args.mount_point.is_some(), Running { graph, ear });
     let source = servers.map(|servers| (servers, spec));
     match args.mount_point.clone() {
         Some(path) => mount(&args, &path, &graphs, source, &runtime, &signals, &log, reporter).await?,
