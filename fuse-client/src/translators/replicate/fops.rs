@@ -85,9 +85,14 @@ impl Replicate {
     pub(super) async fn flush(&self, context: &Context, fop: Fop) -> FopResult {
         let Fop::Flush { file, .. } = &fop else { return Err(super::strange_reply("a flush")) };
         let (file, gfid) = (*file, file.gfid);
-        let up = self.need_quorum()?;
-        self.reopen(&file, up).await;
+        // The file is closed, whatever the bricks say: its locks are not to be kept, nor taken again when they are back.
         self.forget_locks(context, &file, false).await;
+        let up = self.up();
+        self.reopen(&file, up).await;
+        if !self.has_quorum(up) {
+            self.send_all(up, context, &fop).await;
+            return Err(self.no_quorum());
+        }
         let inode = self.inodes.get(&gfid);
         let ended = match (self.this.upgrade(), inode.clone()) {
             (Some(this), Some(inode)) if inode.session.lock().has_writes() => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use ladrillo_translator::error::errno::{EAGAIN, EBADF};
+use ladrillo_translator::error::errno::{EAGAIN, EBADF, ENOTCONN};
 use ladrillo_translator::fop::{File, Flock, LockCmd, LockType};
 use ladrillo_translator::option::Options;
 use ladrillo_translator::{Context, Dict, Fop, FopResult, Gfid, LockOwner, Translator};
@@ -182,5 +182,24 @@ fn a_lock_that_another_graph_has_now_is_not_taken_again_and_not_given_up() {
         client.wires[0].mend();
         pass(SETTLE).await;
         assert_eq!(held(&world), [0, 1, 1]);
+    });
+}
+
+#[test]
+fn what_is_closed_without_a_quorum_is_not_locked_any_more() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let file = client.create(Gfid::ROOT, "f").await.unwrap();
+        set(&client, 5, file, LockType::Write).await.unwrap();
+        client.wires[1].cut();
+        client.wires[2].cut();
+        let flush = Fop::Flush { file, xdata: Dict::new() };
+        assert_eq!(client.replicate.submit(&owner(5), flush).await.unwrap_err().errno, ENOTCONN);
+        assert_eq!(held(&world), [0, 0, 0], "the brick that is left was told");
+        client.wires[1].mend();
+        client.wires[2].mend();
+        pass(SETTLE).await;
+        assert_eq!(held(&world), [0, 0, 0], "and the others are not asked for it again");
     });
 }
