@@ -4,6 +4,7 @@
 //! the old one, and takes over when it is up. A volfile that cannot be used changes nothing but the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
@@ -11,7 +12,11 @@ use ladrillo_translator::{LocalFuture, Volfile};
 use parking_lot::Mutex;
 
 use super::spec::Servers;
+use crate::executor::timeout;
 use crate::graph::{Ear, Environment, Graph, Heard};
+
+/// How long a graph may take to make durable what was written, and to take its marks back.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A graph that runs, and what is heard of it.
 #[derive(Clone)]
@@ -29,15 +34,52 @@ pub(super) struct Graphs {
     /// For a mount, which has one top; the heal service's graphs have as many as there are replica sets.
     mounted: bool,
     current: Mutex<Running>,
+    /// Graphs that were left and have not ended yet.
+    leaving: Mutex<Vec<Arc<Graph>>>,
 }
 
 impl Graphs {
     pub fn new(environment: Environment, mounted: bool, first: Running) -> Arc<Graphs> {
-        Arc::new(Graphs { environment, mounted, current: Mutex::new(first) })
+        Arc::new(Graphs { environment, mounted, current: Mutex::new(first), leaving: Mutex::default() })
     }
 
     pub fn current(&self) -> Running {
         self.current.lock().clone()
+    }
+
+    /// Ends a graph that was left and that nobody uses any more.
+    pub async fn end(&self, graph: Arc<Graph>) {
+        if timeout(FINISH_TIMEOUT, graph.finish()).await.is_err() {
+            tracing::warn!("the old graph did not finish in time: the rest is left for the heal service");
+        }
+        graph.stop();
+        self.leaving.lock().retain(|leaving| !Arc::ptr_eq(leaving, &graph));
+        tracing::info!("the old graph has ended");
+    }
+
+    /// Ends all graphs, those included that are still being left: files may have been written there.
+    pub async fn end_all(&self) {
+        let graphs = self.all();
+        let finished = futures::future::join_all(graphs.iter().map(|graph| graph.finish()));
+        if timeout(FINISH_TIMEOUT, finished).await.is_err() {
+            tracing::warn!(
+                "the bricks did not take all that was under way in time: the rest is left for the heal service"
+            );
+        }
+        graphs.iter().for_each(|graph| graph.stop());
+    }
+
+    fn all(&self) -> Vec<Arc<Graph>> {
+        let mut all = self.leaving.lock().clone();
+        all.push(self.current().graph);
+        all
+    }
+
+    /// `new` takes the place of the graph of the moment, which is given back.
+    fn replace(&self, new: Running) -> Running {
+        let old = std::mem::replace(&mut *self.current.lock(), new);
+        self.leaving.lock().push(old.graph.clone());
+        old
     }
 
     /// Takes over what the servers have to say, for ever. `spec` is the volfile of the graph that runs.
@@ -52,7 +94,7 @@ impl Graphs {
                     let up = new.ear.clone();
                     match select(Box::pin(up.known_up()), Box::pin(change)).await {
                         Either::Left(((), change)) => {
-                            let old = std::mem::replace(&mut *self.current.lock(), new.clone());
+                            let old = self.replace(new.clone());
                             tracing::info!("the new graph is up and takes over");
                             install(old, new).await;
                             change.await
@@ -107,7 +149,7 @@ impl Ear {
     /// Completes when the volume is up.
     async fn known_up(&self) {
         while self.known().await != Heard::Up {
-            crate::executor::sleep(std::time::Duration::from_millis(200)).await;
+            crate::executor::sleep(Duration::from_millis(200)).await;
         }
     }
 }
@@ -146,6 +188,17 @@ mod tests {
         };
         let graph = Arc::new(Graph::build(&volfile(1), &environment).unwrap());
         Graphs::new(environment, mounted, Running { graph, ear: Ear::new() })
+    }
+
+    #[test]
+    fn a_graph_that_was_left_is_waited_for_at_the_end_until_it_has_ended() {
+        let graphs = graphs(false);
+        let new = Arc::new(graphs.build(volfile(2).to_text().unwrap().as_bytes()).unwrap());
+        let old = graphs.replace(Running { graph: new.clone(), ear: Ear::new() }).graph;
+        let names = |graphs: &Graphs| graphs.all().iter().map(|graph| graph.tops()).collect::<Vec<_>>();
+        assert_eq!(names(&graphs), [1, 2]);
+        crate::executor::Executor::new().unwrap().block_on(graphs.end(old));
+        assert_eq!(names(&graphs), [2]);
     }
 
     #[test]

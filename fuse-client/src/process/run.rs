@@ -34,8 +34,6 @@ const FIRST_STATE_TIMEOUT: Duration = Duration::from_secs(40);
 const CONNECTING_GRACE: Duration = Duration::from_secs(12);
 /// How long requests under way may take when the process ends.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the graph may take to make durable what was written, and to take its marks back.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Where state dumps go. Source: GlusterFS's default statedump path.
 const STATEDUMP_DIRECTORY: &str = "/var/run/gluster";
 
@@ -225,11 +223,7 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
         Some(path) => mount(&args, &path, &graphs, source, &runtime, &signals, &log, reporter).await?,
         None => serve(&args, &graphs, source, &runtime, &signals, &log, reporter).await?,
     }
-    let graph = graphs.current().graph;
-    if timeout(FINISH_TIMEOUT, graph.finish()).await.is_err() {
-        tracing::warn!("the bricks did not take all that was under way in time: the rest is left for the heal service");
-    }
-    graph.stop();
+    graphs.end_all().await;
     tracing::info!("ended");
     Ok(())
 }
@@ -260,15 +254,6 @@ async fn load(args: &Args) -> Result<(bytes::Bytes, Option<Servers>), String> {
             (None, error) => error.to_string(),
         })?;
     Ok((spec, Some(servers)))
-}
-
-/// Ends a graph that nobody uses any more.
-async fn end_graph(graph: Arc<Graph>) {
-    if timeout(FINISH_TIMEOUT, graph.finish()).await.is_err() {
-        tracing::warn!("the old graph did not finish in time: the rest is left for the heal service");
-    }
-    graph.stop();
-    tracing::info!("the old graph has ended");
 }
 
 fn source(args: &Args) -> String {
@@ -359,15 +344,15 @@ async fn mount(
         };
         listen(&ear);
         if let Some((servers, spec)) = source_of_spec {
-            let switch = switch.clone();
+            let (switch, leaving) = (switch.clone(), graphs.clone());
             let install: Install = Box::new(move |old, new| {
                 listen(&new.ear);
-                let switch = switch.clone();
+                let (switch, leaving) = (switch.clone(), leaving.clone());
                 Box::pin(async move {
                     let left = switch.switch(new.graph.top.clone()).await;
                     spawn(async move {
                         left.done().await;
-                        end_graph(old.graph).await;
+                        leaving.end(old.graph).await;
                     });
                 })
             });
@@ -454,15 +439,15 @@ async fn serve(
     let services = Arc::new(Mutex::new(start_services(&graph, runtime).await));
     drop(graph);
     if let Some((servers, spec)) = source_of_spec {
-        let (services, runtime) = (services.clone(), runtime.clone());
+        let (services, runtime, leaving) = (services.clone(), runtime.clone(), graphs.clone());
         let install: Install = Box::new(move |old, new| {
-            let (services, runtime) = (services.clone(), runtime.clone());
+            let (services, runtime, leaving) = (services.clone(), runtime.clone(), leaving.clone());
             Box::pin(async move {
                 let before = std::mem::take(&mut *services.lock());
                 before.iter().for_each(|service| service.stop());
                 let started = start_services(&new.graph, &runtime).await;
                 *services.lock() = started;
-                spawn(end_graph(old.graph));
+                spawn(async move { leaving.end(old.graph).await });
             })
         });
         spawn(graphs.clone().follow(servers, spec, install));
