@@ -24,6 +24,8 @@ pub(super) struct View {
     pub mds: Option<usize>,
     /// It is marked as having xattrs that others lack.
     pub mds_pending: bool,
+    /// Count of subvolumes that had come up before it was looked at.
+    generation: u64,
 }
 
 /// What all subvolumes say of a name or gfid.
@@ -103,6 +105,8 @@ impl Distribute {
     ) -> FopResult<Sight> {
         let by_gfid = if entry.is_some() { Gfid::NULL } else { gfid.unwrap_or_default() };
         let fop = Fop::Lookup { gfid: by_gfid, entry: entry.cloned(), xdata: request.clone() };
+        // Before: one that comes up while the others answer may be missing in what is learnt.
+        let generation = self.generation();
         let replies = self.ask_all(context, |_| fop.clone()).await;
         let replies: Vec<(usize, FopResult<Seen>)> =
             replies.into_iter().map(|(child, reply)| (child, Seen::of(child, reply))).collect();
@@ -115,7 +119,8 @@ impl Distribute {
         let Some(gfid) = expected else {
             return Err(self.weigh(replies.into_iter().filter_map(|(_, reply)| reply.err()).collect()));
         };
-        let mut view = View { gfid, layout: Layout::default(), copies: Vec::new(), mds: None, mds_pending: false };
+        let (layout, copies) = (Layout::default(), Vec::new());
+        let mut view = View { gfid, layout, copies, mds: None, mds_pending: false, generation };
         for (child, reply) in replies {
             match reply {
                 Ok(seen) if seen.iatt.gfid != gfid => {
@@ -155,7 +160,7 @@ impl Distribute {
 
     pub(super) fn remember_directory(&self, view: &View, entry: Option<&Entry>) {
         let mds = view.mds.or_else(|| view.authority().map(|seen| seen.subvolume));
-        let generation = self.generation();
+        let generation = view.generation;
         self.table.learn_directory(view.gfid, Directory { layout: Arc::new(view.layout.clone()), mds, generation });
         if let Some(entry) = entry {
             self.learn_name(entry, view.gfid, None);

@@ -28,12 +28,13 @@ impl Distribute {
         }
         self.refresh_disks_soon();
         let (hashed, held, first) = self.mkdir_first(context, &entry, mode, umask, &xdata).await?;
+        let generation = self.generation();
         let others = (0..self.count()).filter(|child| *child != hashed);
         let others = self
             .ask_each(others, context, |_| Fop::Mkdir { entry: entry.clone(), mode, umask, xdata: xdata.clone() })
             .await;
         self.unlock_soon(held);
-        self.mkdir_finish(&entry, hashed, first, others).await
+        self.mkdir_finish(&entry, hashed, first, others, generation).await
     }
 
     /// On the subvolume of the name, under the name's lock; again if the parent's layout changed.
@@ -77,6 +78,7 @@ impl Distribute {
         hashed: usize,
         mut first: Reply,
         others: Vec<super::ChildReply>,
+        generation: u64,
     ) -> FopResult {
         let gfid = made(&first)?.gfid;
         let commit_hash = match self.settings().lookup_optimize {
@@ -114,7 +116,6 @@ impl Distribute {
             }
         };
         if !layout.pieces.is_empty() {
-            let generation = self.generation();
             self.table.learn_directory(gfid, Directory { layout: layout.into(), mds: Some(hashed), generation });
         }
         self.learn_name(entry, gfid, None);

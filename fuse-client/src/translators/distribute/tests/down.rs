@@ -106,6 +106,28 @@ fn a_file_behind_a_linkto_file_is_out_of_reach_and_not_gone() {
 }
 
 #[test]
+fn one_that_comes_up_while_a_directory_is_looked_at_is_asked_again() {
+    run(async {
+        let (bricks, first) = fresh(2).await;
+        let gfid = first.mkdir(ROOT, "d").await.unwrap();
+        let name = name_on(&bricks, "/d", 1, "f");
+        first.file(gfid, &name).await.unwrap();
+        let late = volume(&bricks, Options::new());
+        late.root().await;
+        late.wires[1].cut();
+        *late.wires[0].latency.lock() = std::time::Duration::from_millis(10);
+        let returns = async {
+            pass(std::time::Duration::from_millis(5)).await;
+            late.wires[1].mend();
+        };
+        let fop = Fop::Lookup { gfid, entry: None, xdata: Dict::new() };
+        let (looked, ()) = futures::join!(late.ask(fop), returns);
+        looked.unwrap();
+        assert_eq!(code(late.lookup(gfid, &name).await), 0);
+    });
+}
+
+#[test]
 fn the_volume_is_up_while_one_is() {
     run(async {
         let (_, volume) = fresh(2).await;
