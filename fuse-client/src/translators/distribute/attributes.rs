@@ -13,7 +13,7 @@ impl Distribute {
     /// STAT and FSTAT.
     pub(super) async fn stat(&self, context: &Context, fop: Fop) -> FopResult {
         let gfid = gfid_of(&fop).ok_or_else(|| super::strange_fop("a stat"))?;
-        if self.place(gfid).await?.is_some() {
+        if self.place_for(&fop, gfid).await?.is_some() {
             return self.on_file(context, fop).await;
         }
         let known = self.directory(gfid).await?;
@@ -50,7 +50,7 @@ impl Distribute {
     /// SETATTR and FSETATTR. Of a directory the marked subvolume decides; what others miss, a lookup mends.
     pub(super) async fn setattr(&self, context: &Context, fop: Fop) -> FopResult {
         let gfid = gfid_of(&fop).ok_or_else(|| super::strange_fop("a setattr"))?;
-        if self.place(gfid).await?.is_some() {
+        if self.place_for(&fop, gfid).await?.is_some() {
             return self.on_file(context, fop).await;
         }
         let (context, at) = (context.clone(), gfid);

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use ladrillo_translator::error::errno::{EBADF, EBADFD, ENOENT, ENOTCONN, ESTALE, EXDEV};
 use ladrillo_translator::fop::{File, FopKind};
-use ladrillo_translator::{Context, Dict, FdId, Fop, FopError, FopResult, Gfid, Reply};
+use ladrillo_translator::{Context, Dict, FdId, Fop, FopError, FopResult, Gfid, Reply, Value};
 use parking_lot::Mutex;
 
 use super::Distribute;
 use super::linkto::is_missing;
+use super::lookup::is_a_directory;
 use super::merge;
+use super::unlink::IATT_IN_XDATA;
 
 /// Open flags that must not be repeated on another open.
 const ONCE_ONLY: u32 = (libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC) as u32;
@@ -18,6 +20,7 @@ const ONCE_ONLY: u32 = (libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC) as u32;
 pub(super) struct OpenFile {
     pub gfid: Gfid,
     pub flags: u32,
+    is_directory: bool,
     /// Subvolumes it is open on: one of a file, unless it moved.
     on: Mutex<Vec<usize>>,
 }
@@ -34,8 +37,28 @@ impl Distribute {
     }
 
     pub(super) fn note_open(&self, fd: FdId, gfid: Gfid, flags: u32, on: impl IntoIterator<Item = usize>) {
-        let open = OpenFile { gfid, flags, on: Mutex::new(on.into_iter().collect()) };
+        let open = OpenFile { gfid, flags, is_directory: false, on: Mutex::new(on.into_iter().collect()) };
         self.files.lock().insert(fd, Arc::new(open));
+    }
+
+    /// [`Distribute::place`] of what a fop is about. Once the table has forgotten a file that was unlinked while open, the
+    /// descriptor alone knows where it is.
+    pub(super) async fn place_for(&self, fop: &Fop, gfid: Gfid) -> FopResult<Option<usize>> {
+        let error = match self.place(gfid).await {
+            Err(error) if is_missing(&error) || error.errno == ENOTCONN => error,
+            outcome => return outcome,
+        };
+        let files = fop.files().into_iter().flatten().filter(|file| file.gfid == gfid);
+        let open = files.filter_map(|file| self.open_file(file.fd?)).find(|open| !open.is_directory);
+        let child = open.and_then(|open| open.on.lock().last().copied()).ok_or_else(|| error.clone())?;
+        if is_missing(&error) {
+            self.table.learn_file(gfid, child);
+        }
+        Ok(Some(child))
+    }
+
+    async fn file_place_for(&self, fop: &Fop, gfid: Gfid) -> FopResult<usize> {
+        self.place_for(fop, gfid).await?.ok_or_else(|| is_a_directory(gfid))
     }
 
     pub(super) async fn open(&self, context: &Context, fop: Fop) -> FopResult {
@@ -86,7 +109,7 @@ impl Distribute {
     /// An operation on a file.
     pub(super) async fn on_file(&self, context: &Context, fop: Fop) -> FopResult {
         let gfid = gfid_of(&fop).ok_or_else(|| super::strange_fop("an operation on a file"))?;
-        let child = self.file_place(gfid).await?;
+        let child = self.file_place_for(&fop, gfid).await?;
         self.on_file_at(context, fop, gfid, child).await
     }
 
@@ -94,7 +117,7 @@ impl Distribute {
     /// it, starting with the one that counts.
     pub(super) async fn on_any(&self, context: &Context, fop: Fop) -> FopResult {
         let gfid = gfid_of(&fop).ok_or_else(|| super::strange_fop("an operation on an inode"))?;
-        if let Some(child) = self.place(gfid).await? {
+        if let Some(child) = self.place_for(&fop, gfid).await? {
             return self.on_file_at(context, fop, gfid, child).await;
         }
         let known = self.directory(gfid).await?;
@@ -128,7 +151,8 @@ impl Distribute {
         }
     }
 
-    async fn on_file_at(&self, context: &Context, fop: Fop, gfid: Gfid, child: usize) -> FopResult {
+    async fn on_file_at(&self, context: &Context, mut fop: Fop, gfid: Gfid, child: usize) -> FopResult {
+        let added = ask_for_iatt(&mut fop);
         let mut child = child;
         let mut has_moved = false;
         loop {
@@ -147,10 +171,15 @@ impl Distribute {
                     }
                     // Unlinked while open: it is where it was.
                     Err(error) if is_missing(&error) => self.table.learn_file(gfid, child),
-                    _ => {}
+                    // What the linkto file answered counts for nothing, and where the file is cannot be said.
+                    Err(error) => return Err(error),
+                    Ok(_) => {}
                 }
             }
             return outcome.map(|mut reply| {
+                if added {
+                    reply.xdata_mut().remove(IATT_IN_XDATA);
+                }
                 merge::dress(&mut reply);
                 reply
             });
@@ -179,7 +208,8 @@ impl Distribute {
             Err(error) => matches!(error.errno, ENOENT | ESTALE | EBADF | EBADFD),
             Ok(Reply::PrePost { attrs, .. }) => is_linkto(&attrs.post),
             Ok(Reply::Iatt { iatt, .. } | Reply::Read { iatt, .. }) => is_linkto(iatt),
-            Ok(_) => false,
+            // Of changes of xattrs, where the subvolume can say it.
+            Ok(reply) => matches!(reply.xdata().get(IATT_IN_XDATA), Some(Value::Iatt(iatt)) if is_linkto(iatt)),
         }
     }
 
@@ -188,7 +218,7 @@ impl Distribute {
         let Fop::CopyFileRange { from, to, .. } = &fop else {
             return Err(super::strange_fop("a copy"));
         };
-        let (from, to) = (self.file_place(from.gfid).await?, self.file_place(to.gfid).await?);
+        let (from, to) = (self.file_place_for(&fop, from.gfid).await?, self.file_place_for(&fop, to.gfid).await?);
         if from != to {
             return Err(FopError::new(EXDEV, "the files are on different subvolumes"));
         }
@@ -215,7 +245,8 @@ impl Distribute {
             let errors = || replies.into_iter().filter_map(|(_, reply)| reply.err()).collect();
             return Err(hard.unwrap_or_else(|| self.weigh(errors())));
         }
-        self.note_open(fd, gfid, 0, on);
+        let open = OpenFile { gfid, flags: 0, is_directory: true, on: Mutex::new(on) };
+        self.files.lock().insert(fd, Arc::new(open));
         Ok(Reply::done())
     }
 
@@ -247,6 +278,27 @@ impl Distribute {
             }
         }
         success.ok_or_else(|| self.weigh(errors))
+    }
+}
+
+/// Has the answer to a change of xattrs carry the attributes, by which a file that has moved is known; answers whether it
+/// would not have otherwise.
+fn ask_for_iatt(fop: &mut Fop) -> bool {
+    let is_change = matches!(
+        fop.kind(),
+        FopKind::Setxattr
+            | FopKind::Fsetxattr
+            | FopKind::Removexattr
+            | FopKind::Fremovexattr
+            | FopKind::Xattrop
+            | FopKind::Fxattrop
+    );
+    match fop.xdata_mut().filter(|xdata| is_change && !xdata.contains(IATT_IN_XDATA)) {
+        Some(xdata) => {
+            xdata.set(IATT_IN_XDATA, Value::Int(1));
+            true
+        }
+        None => false,
     }
 }
 

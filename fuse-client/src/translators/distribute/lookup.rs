@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ladrillo_translator::error::errno::{EIO, ENODATA, ENOENT, ENOTCONN, ENOTDIR};
+use ladrillo_translator::error::errno::{EIO, EISDIR, ENODATA, ENOENT, ENOTCONN, ENOTDIR};
 use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, Iatt, Reply};
 
@@ -283,7 +283,7 @@ impl Distribute {
     /// EISDIR is the caller's to say: a directory is EINVAL here.
     pub(super) async fn file_place(&self, gfid: Gfid) -> FopResult<usize> {
         let place = self.place(gfid).await?;
-        place.ok_or_else(|| FopError::new(ladrillo_translator::error::errno::EISDIR, format!("{gfid} is a directory")))
+        place.ok_or_else(|| is_a_directory(gfid))
     }
 
     pub(super) fn nobody_up(&self) -> FopError {
@@ -293,4 +293,8 @@ impl Distribute {
     pub(super) fn not_a_directory(&self, gfid: Gfid) -> FopError {
         FopError::new(ENOTDIR, format!("{gfid} is not a directory"))
     }
+}
+
+pub(super) fn is_a_directory(gfid: Gfid) -> FopError {
+    FopError::new(EISDIR, format!("{gfid} is a directory"))
 }

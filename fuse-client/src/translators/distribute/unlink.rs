@@ -10,8 +10,8 @@ use super::Distribute;
 use super::lookup::NameLock;
 use super::merge;
 
-/// xdata of UNLINK: the answer carries what was unlinked under the same key.
-const IATT_IN_XDATA: &str = "dht-get-iatt-in-xattr";
+/// xdata of UNLINK and changes of xattrs: the answer carries the inode's attributes under the same key.
+pub(super) const IATT_IN_XDATA: &str = "dht-get-iatt-in-xattr";
 /// What was seen of a name so lately is believed, as the kernel believes it. Source: GlusterFS's entry-timeout.
 const HINT_VALIDITY: Duration = Duration::from_secs(1);
 

@@ -20,7 +20,7 @@ impl Distribute {
     pub(super) async fn change_xattr(&self, context: &Context, fop: Fop) -> FopResult {
         let gfid = gfid_of(&fop).ok_or_else(|| super::strange_fop("a change of xattrs"))?;
         self.refuse_own(&fop)?;
-        if self.place(gfid).await?.is_some() {
+        if self.place_for(&fop, gfid).await?.is_some() {
             return self.on_file(context, fop).await;
         }
         let context = context.clone();
@@ -110,7 +110,7 @@ impl Distribute {
         if let Some(outcome) = self.virtual_xattr(context, gfid, &name, &fop).await {
             return outcome;
         }
-        let mut reply = match self.place(gfid).await? {
+        let mut reply = match self.place_for(&fop, gfid).await? {
             Some(_) => self.on_file(context, fop).await?,
             None => self.getxattr_of_directory(context, gfid, fop).await?,
         };

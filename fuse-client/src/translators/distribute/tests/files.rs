@@ -1,11 +1,12 @@
 //! Files: where they are, and what follows from it.
 
-use ladrillo_translator::error::errno::{EEXIST, EISDIR, ENOENT, EXDEV};
+use ladrillo_translator::error::errno::{EEXIST, EISDIR, ENOENT, ENOTCONN, ESTALE, EXDEV};
 use ladrillo_translator::fop::{File, SeekWhat};
 use ladrillo_translator::option::Options;
 use ladrillo_translator::{Dict, Fop, Gfid, Reply};
 
 use super::bench::*;
+use crate::translators::replicate::tests::bench::Bricks;
 
 const ROOT: Gfid = Gfid::ROOT;
 
@@ -256,6 +257,64 @@ fn a_file_that_was_moved_is_followed() {
         assert_eq!(volume_a.lookup(ROOT, &name).await.unwrap().size_bytes, 5);
         let stat = Fop::Stat { gfid: file.gfid, xdata: Dict::new() };
         assert!(matches!(volume_a.ask(stat).await.unwrap(), Reply::Iatt { iatt, .. } if iatt.size_bytes == 5));
+    });
+}
+
+/// A linkto file at `from`, as rebalance leaves it once a file has moved to `to`.
+async fn leave_linkto(bricks: &Bricks, name: &str, gfid: Gfid, from: usize, to: usize) {
+    use ladrillo_translator::{Context, Translator};
+    let wires = bricks.connect();
+    let unlink = Fop::Unlink { entry: at(ROOT, name), flags: 0, xdata: Dict::new() };
+    wires[from].submit(&Context::root(), unlink).await.unwrap();
+    let mknod = Fop::Mknod { entry: at(ROOT, name), mode: 0o100644, rdev: 0, umask: 0, xdata: req(gfid) };
+    wires[to].submit(&Context::root(), mknod).await.unwrap();
+    let xdata = req(gfid)
+        .with("trusted.glusterfs.dht.linkto", ladrillo_translator::Value::Str(format!("v-client-{to}").into()))
+        .with("glusterfs-internal-fop", ladrillo_translator::Value::Str("yes".into()));
+    let linkto = Fop::Mknod { entry: at(ROOT, name), mode: 0o101000, rdev: 0, umask: 0, xdata };
+    wires[from].submit(&Context::root(), linkto).await.unwrap();
+}
+
+#[test]
+fn a_write_to_what_is_a_linkto_file_now_does_not_succeed_while_the_file_is_out_of_reach() {
+    run(async {
+        let (bricks, volume) = fresh(2).await;
+        let name = name_on(&bricks, "/", 0, "a");
+        let gfid = volume.file(ROOT, &name).await.unwrap();
+        leave_linkto(&bricks, &name, gfid, 0, 1).await;
+        volume.wires[1].cut();
+        assert_eq!(code(volume.write(File { gfid, fd: None }, "lost?").await), ENOTCONN);
+        volume.wires[1].mend();
+        volume.write(File { gfid, fd: None }, "found").await.unwrap();
+        assert_eq!(node(&bricks, 1, &format!("/{name}")).unwrap().data, "found");
+    });
+}
+
+#[test]
+fn an_unlinked_file_is_there_until_it_is_closed_whatever_is_forgotten() {
+    run(async {
+        let (bricks, volume) = fresh(2).await;
+        let name = name_on(&bricks, "/", 1, "a");
+        let file = volume.create(ROOT, &name).await.unwrap();
+        volume.unlink(ROOT, &name).await.unwrap();
+        let forget = || {
+            let event = ladrillo_translator::Event::Invalidate { gfid: file.gfid, flags: 0 };
+            volume.wires[0].tell(event);
+        };
+        forget();
+        volume.write(file, "still here").await.unwrap();
+        forget();
+        let iatt = match volume.ask(Fop::Fstat { file, xdata: Dict::new() }).await.unwrap() {
+            Reply::Iatt { iatt, .. } => *iatt,
+            reply => panic!("{reply:?}"),
+        };
+        assert_eq!(iatt.size_bytes, 10);
+        forget();
+        let valid = ladrillo_translator::iatt::SetattrValid(ladrillo_translator::iatt::SetattrValid::MODE);
+        volume.ask(Fop::Fsetattr { file, iatt: Box::new(iatt), valid, xdata: Dict::new() }).await.unwrap();
+        volume.ask(Fop::Release { file }).await.unwrap();
+        forget();
+        assert_eq!(code(volume.write(file, "gone").await), ESTALE);
     });
 }
 
