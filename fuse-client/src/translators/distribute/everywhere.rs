@@ -7,6 +7,7 @@ use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Context, Dict, FopError, FopResult};
 
 use super::Distribute;
+use super::linkto::is_missing;
 use super::lookup::{Found, NameLock};
 use super::merge::Seen;
 
@@ -26,7 +27,7 @@ impl Distribute {
         .await;
         let name = || String::from_utf8_lossy(&entry.name).into_owned();
         let (mut links, mut files, mut directories): (Vec<Seen>, Vec<Seen>, usize) = Default::default();
-        let (mut gfid_missing, mut hashed_lost) = (false, None);
+        let (mut gfid_missing, mut hashed_lost, mut lost) = (false, None, None);
         for (child, reply) in replies {
             match reply {
                 Ok(seen) if seen.iatt.is_dir() => directories += 1,
@@ -35,7 +36,10 @@ impl Distribute {
                 Err(error) => {
                     gfid_missing |= error.errno == ENODATA;
                     if Some(child) == hashed && error.errno != ENOENT {
-                        hashed_lost = Some(error);
+                        hashed_lost = Some(error.clone());
+                    }
+                    if !is_missing(&error) {
+                        lost = Some(error);
                     }
                 }
             }
@@ -52,6 +56,11 @@ impl Distribute {
         }
         if files.is_empty() && gfid_missing {
             return Err(FopError::new(ENODATA, format!("{} has no gfid", name())));
+        }
+        if let Some(error) = lost.filter(|_| files.is_empty() && !links.is_empty()) {
+            // A linkto file says that there is a file: it is where nobody could be asked. (Without one the name counts as
+            // free, as in GlusterFS: else nothing could be made while a subvolume is down.)
+            return Err(error);
         }
         let on_hashed = links.iter().position(|seen| Some(seen.subvolume) == hashed).map(|at| links.swap_remove(at));
         // Elsewhere than at its hash a linkto file has no meaning; one that is open may be a file being moved there.

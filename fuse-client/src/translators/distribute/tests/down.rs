@@ -128,6 +128,29 @@ fn one_that_comes_up_while_a_directory_is_looked_at_is_asked_again() {
 }
 
 #[test]
+fn a_linkto_file_that_leads_wrong_stays_while_the_file_may_be_out_of_reach() {
+    run(async {
+        let (bricks, volume) = fresh(3).await;
+        let old = name_on(&bricks, "/", 0, "a");
+        let new = name_on(&bricks, "/", 1, "b");
+        let gfid = volume.file(ROOT, &old).await.unwrap();
+        volume.rename(at(ROOT, &old), at(ROOT, &new)).await.unwrap();
+        // It names a subvolume that is up and does not have the file.
+        let key = "trusted.glusterfs.dht.linkto";
+        let xattrs = Dict::new().with(key, ladrillo_translator::Value::Ptr("v-client-2\0".into()));
+        let fop = Fop::Setxattr { gfid, xattrs, flags: 0, xdata: Dict::new() };
+        bricks.connect()[1].submit(&Context::root(), fop).await.unwrap();
+        volume.wires[0].cut();
+        assert_eq!(code(volume.lookup(ROOT, &new).await), ENOTCONN);
+        assert_eq!(holders(&bricks, &format!("/{new}")), [0, 1]);
+        let other = super::bench::volume(&bricks, Options::new());
+        other.root().await;
+        assert_eq!(other.lookup(ROOT, &new).await.unwrap().gfid, gfid);
+        assert_eq!(places(&bricks, &format!("/{new}")), (vec![0], vec![(1, "v-client-0".to_owned())]));
+    });
+}
+
+#[test]
 fn the_volume_is_up_while_one_is() {
     run(async {
         let (_, volume) = fresh(2).await;
