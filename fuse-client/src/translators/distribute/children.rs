@@ -63,6 +63,9 @@ impl Distribute {
             }
         };
         tracing::info!(subvolume = %self.name, child = self.children[child].name(), up = is_up, "child changed");
+        if !is_up {
+            self.lock_places.lose(child);
+        }
         if is_up {
             self.refresh_disk_soon(child);
         }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::Distribute;
 use super::linkto::is_missing;
+use super::lock_places::Step;
 use super::lookup::is_a_directory;
 use super::merge;
 use super::unlink::IATT_IN_XDATA;
@@ -99,8 +100,11 @@ impl Distribute {
             Fop::Release { file } | Fop::Releasedir { file } => *file,
             _ => return Err(super::strange_fop("a release")),
         };
-        let open = file.fd.and_then(|fd| self.files.lock().remove(&fd));
-        let Some(open) = open else { return Ok(Reply::done()) };
+        let open = file.fd.and_then(|fd| Some((fd, self.files.lock().remove(&fd)?)));
+        let Some((fd, open)) = open else { return Ok(Reply::done()) };
+        if open.is_directory {
+            self.lock_places.close(open.gfid, fd);
+        }
         let on = open.on.lock().clone();
         self.ask_each(on, context, |_| fop.clone()).await;
         Ok(Reply::done())
@@ -124,7 +128,15 @@ impl Distribute {
         // All clients must agree about a lock's place: where the layout begins.
         let first = known.layout.search(0).or(known.mds).unwrap_or(0);
         if !matches!(fop.kind(), FopKind::Access) {
-            return self.on_directory_at(context, fop, first).await;
+            let step = Step::of(&context.lock_owner, &fop);
+            let (child, is_new) = self.lock_places.enter(gfid, first, &step);
+            let outcome = self.on_directory_at(context, fop, child).await;
+            match step {
+                Step::Take(holder) if is_new && outcome.is_err() => self.lock_places.leave(gfid, &holder),
+                Step::Give(holder) if outcome.is_ok() => self.lock_places.leave(gfid, &holder),
+                _ => {}
+            }
+            return outcome;
         }
         let mut last = self.nobody_up();
         for child in std::iter::once(first).chain((0..self.count()).filter(|child| *child != first)) {

@@ -20,6 +20,7 @@ pub(crate) mod layout;
 mod link;
 mod linkto;
 mod lock;
+mod lock_places;
 mod lookup;
 mod merge;
 mod mkdir;
@@ -56,6 +57,7 @@ use super::work::Work;
 use children::ChildStates;
 use disk::Disks;
 use fd::OpenFile;
+use lock_places::LockPlaces;
 use settings::Keys;
 use table::Table;
 
@@ -79,6 +81,7 @@ pub struct Distribute {
     states: Mutex<ChildStates>,
     table: Table,
     files: Mutex<HashMap<FdId, Arc<OpenFile>>>,
+    lock_places: LockPlaces,
     disks: Mutex<Disks>,
     /// The volume's commit hash, as its root says.
     commit_hash: AtomicU32,
@@ -123,6 +126,7 @@ impl Distribute {
             parent: Mutex::new(None),
             table: Table::new(),
             files: Mutex::default(),
+            lock_places: LockPlaces::default(),
             commit_hash: AtomicU32::new(0),
             next_owner: AtomicU64::new(first_owner),
             work: Arc::default(),

@@ -279,6 +279,37 @@ fn a_rename_does_not_wait_for_its_own_locks() {
 }
 
 #[test]
+fn an_unlock_goes_where_the_lock_is_though_the_layout_changed() {
+    use ladrillo_translator::LockOwner;
+    use ladrillo_translator::fop::{File, Flock, LockCmd, LockType};
+    run(async {
+        let (bricks, volume) = fresh(2).await;
+        let gfid = volume.mkdir(ROOT, "d").await.unwrap();
+        let fd = volume.fd();
+        volume.ask(Fop::Opendir { gfid, fd, xdata: Dict::new() }).await.unwrap();
+        let file = File { gfid, fd: Some(fd) };
+        let context = Context::root().with_lock_owner(LockOwner::from_u64(7));
+        let lk = |kind| {
+            let flock = Flock { kind, whence: 0, start: 0, len: 0, pid: 1, owner: LockOwner::from_u64(7) };
+            volume.distribute.submit(&context, Fop::Lk { file, cmd: LockCmd::Set, flock, xdata: Dict::new() })
+        };
+        pass(std::time::Duration::from_secs(1)).await;
+        lk(LockType::Write).await.unwrap();
+        assert_eq!(locks_left(&bricks), 1);
+        // The halves change places.
+        let raw: Vec<_> =
+            (0..2).map(|brick| node(&bricks, brick, "/d").unwrap().xattrs.get(LAYOUT).unwrap().clone()).collect();
+        for (wire, raw) in bricks.connect().iter().zip(raw.iter().rev()) {
+            let xattrs = Dict::new().with(LAYOUT, Value::Ptr(raw.clone()));
+            wire.submit(&Context::root(), Fop::Setxattr { gfid, xattrs, flags: 0, xdata: Dict::new() }).await.unwrap();
+        }
+        volume.wires[0].tell(ladrillo_translator::Event::Invalidate { gfid, flags: 0 });
+        lk(LockType::Unlock).await.unwrap();
+        assert_eq!(locks_left(&bricks), 0);
+    });
+}
+
+#[test]
 fn an_rmdir_takes_stale_linkto_files_along() {
     run(async {
         let (bricks, volume_a) = fresh(3).await;
