@@ -3,7 +3,8 @@
 //! Promises: an open file stays open, and what it has locked stays locked, when the graph below is replaced
 //! ([`Switch::switch`]); operations under way end on the graph they began on, later ones go to the new one; the old graph
 //! is left ([`Retiring::done`]) when nothing of it is in use any more: no operation, no file that the new one could not
-//! open, no listing half read (its offsets are the old graph's). Bricks see both graphs as one client where
+//! open, no listing half read (its offsets are the old graph's); what it could not keep of what was written there the next
+//! flush or fsync of the file reports. Bricks see both graphs as one client where
 //! protocol/client has inherited the session ([`crate::translators::client::Client::inherit`]), so that locks never
 //! change hands; elsewhere a lock is given up and taken anew.
 
@@ -19,7 +20,7 @@ use futures::lock::Mutex as TurnMutex;
 use ladrillo_translator::error::errno::{EAGAIN, EINVAL};
 use ladrillo_translator::fop::{File, FopKind, LockCmd, LockType};
 use ladrillo_translator::{
-    Context, FdId, Fop, FopError, FopFuture, FopResult, Gfid, Parent, Reply, Runtime, Translator, Value,
+    Context, FdId, Fop, FopError, FopFuture, FopResult, Gfid, LockOwner, Parent, Reply, Runtime, Translator, Value,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -69,9 +70,32 @@ struct OpenFile {
     /// The generation that its listing under way comes from; 0: none.
     listing_in: AtomicU64,
     moving: TurnMutex<()>,
+    /// The generations it was written in since it was last flushed there ([`bit_of`]).
+    written_in: AtomicU64,
+    /// What a graph that was left could not keep, until the next flush or fsync reports it.
+    error: Mutex<Option<FopError>>,
+    /// Held while that is being found out.
+    settling: TurnMutex<()>,
+}
+
+/// More than 64 graphs do not live at once; should two share a bit, a flush too many is sent.
+fn bit_of(number: u64) -> u64 {
+    1 << (number % 64)
 }
 
 impl OpenFile {
+    fn note_written(&self, number: u64) {
+        if self.written_in.load(Ordering::Acquire) & bit_of(number) == 0 {
+            self.written_in.fetch_or(bit_of(number), Ordering::AcqRel);
+        }
+    }
+
+    /// Whether it was written there since this was last asked.
+    fn take_written(&self, number: u64) -> bool {
+        self.written_in.load(Ordering::Acquire) & bit_of(number) != 0
+            && self.written_in.fetch_and(!bit_of(number), Ordering::AcqRel) & bit_of(number) != 0
+    }
+
     fn is_open_in(&self, number: u64) -> bool {
         self.latest.load(Ordering::Acquire) == number || self.open_in.lock().contains(&number)
     }
@@ -217,7 +241,65 @@ impl Switch {
 
     async fn pass(&self, context: &Context, fop: Fop) -> FopResult {
         let (generation, _guard) = self.place(&fop).await?;
-        generation.top.submit(context, fop).await
+        if !writes(&fop) {
+            return generation.top.submit(context, fop).await;
+        }
+        let written = fop.files().map(|file| file.and_then(|file| file.fd).and_then(|fd| self.file(fd)));
+        let note = || written.iter().flatten().for_each(|file| file.note_written(generation.number));
+        note();
+        let reply = generation.top.submit(context, fop).await;
+        // A flush meanwhile may not have waited for it.
+        note();
+        reply
+    }
+
+    /// FSYNC and FLUSH go to graphs that were left, too: what is written there may yet fail.
+    async fn sync(&self, context: &Context, fop: Fop) -> FopResult {
+        let placed = self.place(&fop).await?;
+        self.sync_on(context, fop, Ok(placed), &[]).await
+    }
+
+    async fn sync_on(
+        &self,
+        context: &Context,
+        fop: Fop,
+        placed: FopResult<(Arc<Generation>, WorkGuard)>,
+        holders: &[u64],
+    ) -> FopResult {
+        let here = placed.as_ref().map_or(0, |(generation, _)| generation.number);
+        let earlier = self.settle(context, &fop, here, holders).await;
+        let (generation, _guard) = placed?;
+        if let Some(file) = fop.files()[0].and_then(|file| file.fd).and_then(|fd| self.file(fd)) {
+            file.take_written(generation.number);
+        }
+        let reply = generation.top.submit(context, fop).await;
+        earlier.map_or(reply, Err)
+    }
+
+    /// Sends `fop` to all graphs but `here` where its file was written, and to `holders`; tells the first error of a
+    /// write.
+    async fn settle(&self, context: &Context, fop: &Fop, here: u64, holders: &[u64]) -> Option<FopError> {
+        let file = fop.files()[0].and_then(|file| file.fd).and_then(|fd| self.file(fd));
+        let _turn = match &file {
+            Some(file) => Some(file.settling.lock().await),
+            None => None,
+        };
+        let mut others = self.leaving.lock().clone();
+        others.push(self.current.read().clone());
+        let mut first = file.as_ref().and_then(|file| file.error.lock().take());
+        for other in others.into_iter().filter(|other| other.number != here) {
+            let written = file.as_ref().is_some_and(|file| file.take_written(other.number));
+            if !written && !holders.contains(&other.number) {
+                continue;
+            }
+            let _guard = other.work.begin();
+            if let Err(error) = other.top.submit(context, fop.clone()).await
+                && written
+            {
+                first.get_or_insert(error);
+            }
+        }
+        first
     }
 
     async fn open(&self, context: &Context, fop: Fop) -> FopResult {
@@ -245,6 +327,9 @@ impl Switch {
             open_in: Mutex::new(vec![generation.number]),
             listing_in: AtomicU64::new(0),
             moving: TurnMutex::new(()),
+            written_in: AtomicU64::new(0),
+            error: Mutex::default(),
+            settling: TurnMutex::new(()),
         };
         self.files.pin().insert(fd, Arc::new(file));
         Ok(reply)
@@ -321,17 +406,14 @@ impl Switch {
         let gfid = fop.files()[0].map(|file| file.gfid).unwrap_or_default();
         let mine = |lock: &HeldLock<u64>| lock.owner() == owner;
         if owner.0.is_empty() || !self.locks.any(gfid, mine) {
-            return self.pass(context, fop).await;
+            return self.sync(context, fop).await;
         }
         let _asking = self.locks.ask(gfid, owner).await;
-        let current = self.current.read().number;
-        let elsewhere = self.holders(current, gfid, mine);
+        let placed = self.place(&fop).await;
+        let here = placed.as_ref().map_or(0, |(generation, _)| generation.number);
+        let holders: Vec<u64> = self.holders(here, gfid, mine).iter().map(|holder| holder.number).collect();
         self.locks.forget_owner(gfid, owner);
-        for other in elsewhere {
-            let _guard = other.work.begin();
-            let _ = other.top.submit(context, fop.clone()).await;
-        }
-        self.pass(context, fop).await
+        self.sync_on(context, fop, placed, &holders).await
     }
 
     /// Takes locks of earlier graphs in `new`.
@@ -402,14 +484,42 @@ impl Switch {
     }
 }
 
+fn writes(fop: &Fop) -> bool {
+    matches!(
+        fop.kind(),
+        FopKind::Write
+            | FopKind::CopyFileRange
+            | FopKind::Ftruncate
+            | FopKind::Fallocate
+            | FopKind::Discard
+            | FopKind::Zerofill
+    )
+}
+
 fn release_of(file: File, directory: bool) -> Fop {
     if directory { Fop::Releasedir { file } } else { Fop::Release { file } }
 }
 
 impl Retiring {
+    /// Finds out whether the graph has kept what was written to a file there: its next flush or fsync reports it.
+    async fn flush(&self, fd: FdId, file: &OpenFile) {
+        let _turn = file.settling.lock().await;
+        if !file.take_written(self.generation.number) {
+            return;
+        }
+        // Under an owner who has no locks: applications' are not to be given up.
+        let nobody = LockOwner::from_u64(self.switch.runtime.random());
+        let context = Context { birth: self.switch.runtime.wall_clock(), ..Context::root().with_lock_owner(nobody) };
+        let fop = Fop::Flush { file: File { gfid: file.gfid, fd: Some(fd) }, xdata: Default::default() };
+        if let Err(error) = self.generation.top.submit(&context, fop).await {
+            tracing::warn!(gfid = %file.gfid, %error, "the old graph has not kept all that was written");
+            file.error.lock().get_or_insert(error);
+        }
+    }
+
     /// Completes when nothing of the graph is in use any more; its files are closed there then. The graph can be ended.
     pub async fn done(self) {
-        let (switch, old) = (&self.switch, &self.generation);
+        let (this, switch, old) = (&self, &self.switch, &self.generation);
         let left_at = switch.runtime.now();
         loop {
             old.work.idle().await;
@@ -431,6 +541,9 @@ impl Retiring {
             }
             switch.runtime.sleep(RETIRE_INTERVAL).await;
         }
+        let files = switch.all_files();
+        let flush = |(fd, file): (FdId, Arc<OpenFile>)| async move { this.flush(fd, &file).await };
+        futures::stream::iter(files).for_each_concurrent(CONCURRENCY, flush).await;
         // From now on nobody finds it.
         switch.leaving.lock().retain(|generation| generation.number != old.number);
         old.work.idle().await;
@@ -460,6 +573,7 @@ impl Translator for Switch {
             FopKind::Create | FopKind::Open | FopKind::Opendir => Box::pin(self.open(context, fop)),
             FopKind::Release | FopKind::Releasedir => Box::pin(self.release(context, fop)),
             FopKind::Lk => Box::pin(self.lock(context, fop)),
+            FopKind::Fsync => Box::pin(self.sync(context, fop)),
             FopKind::Flush => Box::pin(self.flush(context, fop)),
             _ => Box::pin(self.pass(context, fop)),
         }

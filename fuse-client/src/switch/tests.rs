@@ -5,6 +5,7 @@ use std::future::Future;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{Either, select};
+use ladrillo_translator::error::errno::EIO;
 use ladrillo_translator::fop::{Entry, Flock};
 use ladrillo_translator::locks::Locks;
 use ladrillo_translator::memory::Memory;
@@ -21,6 +22,8 @@ struct Session {
     base: u64,
     /// Fops, by name of their kind.
     log: Mutex<Vec<String>>,
+    /// Fops of this kind fail.
+    refuse: Mutex<Option<(&'static str, i32)>>,
 }
 
 impl Translator for Session {
@@ -30,6 +33,11 @@ impl Translator for Session {
 
     fn submit<'a>(&'a self, context: &'a Context, mut fop: Fop) -> FopFuture<'a> {
         self.log.lock().push(fop.kind().name());
+        if let Some((kind, errno)) = *self.refuse.lock()
+            && fop.kind().name() == kind
+        {
+            return Box::pin(std::future::ready(Err(FopError::new(errno, "refused"))));
+        }
         for file in fop.files_mut().into_iter().flatten() {
             file.fd = file.fd.map(|fd| FdId(fd.0 + self.base));
         }
@@ -64,14 +72,26 @@ fn world() -> World {
     let runtime: Arc<dyn Runtime> = Arc::new(Clockwork::default());
     let disk = Memory::new("disk", runtime.clone());
     let brick = Locks::new("locks", disk.clone(), &Default::default(), runtime.clone()).unwrap();
-    let first = Arc::new(Session { brick: brick.clone(), client: ClientId(1), base: 0, log: Mutex::default() });
+    let first = Arc::new(Session {
+        brick: brick.clone(),
+        client: ClientId(1),
+        base: 0,
+        log: Mutex::default(),
+        refuse: Mutex::default(),
+    });
     let switch = Switch::new("switch", first.clone(), runtime);
     World { disk, brick, switch, first }
 }
 
 impl World {
     fn graph(&self, client: u64) -> Arc<Session> {
-        Arc::new(Session { brick: self.brick.clone(), client: ClientId(client), base: 1000, log: Mutex::default() })
+        Arc::new(Session {
+            brick: self.brick.clone(),
+            client: ClientId(client),
+            base: 1000,
+            log: Mutex::default(),
+            refuse: Mutex::default(),
+        })
     }
 
     async fn ask(&self, fop: Fop) -> FopResult {
@@ -213,7 +233,13 @@ fn a_file_the_new_graph_cannot_open_keeps_the_old_one_until_it_is_closed() {
         let runtime: Arc<dyn Runtime> = Arc::new(Clockwork::default());
         let disk = Memory::new("other", runtime.clone());
         let brick = Locks::new("others", disk, &Default::default(), runtime).unwrap();
-        let second = Arc::new(Session { brick, client: ClientId(1), base: 1000, log: Mutex::default() });
+        let second = Arc::new(Session {
+            brick,
+            client: ClientId(1),
+            base: 1000,
+            log: Mutex::default(),
+            refuse: Mutex::default(),
+        });
         let left = world.switch.switch(second).await;
         world.ask(write(file, 0, b"kept")).await.unwrap();
         let mut done = Box::pin(left.done().fuse());
@@ -223,4 +249,33 @@ fn a_file_the_new_graph_cannot_open_keeps_the_old_one_until_it_is_closed() {
         assert!(within(10, done).await);
         assert_eq!((world.switch.graphs(), world.disk.open_count()), (1, 0));
     });
+}
+
+#[test]
+fn what_the_old_graph_could_not_keep_is_reported_once() {
+    // While it is being left, and after.
+    for left_first in [false, true] {
+        let world = world();
+        run(async {
+            let (file, untouched) = (world.create("f", 7).await, world.create("g", 8).await);
+            let flush = |file| Fop::Flush { file, xdata: Dict::new() };
+            let fsync = |file| Fop::Fsync { file, datasync: false, xdata: Dict::new() };
+            world.ask(write(file, 0, b"x")).await.unwrap();
+            world.ask(lk(file, LockType::Write, LockCmd::Set)).await.unwrap();
+            world.ask(write(untouched, 0, b"x")).await.unwrap();
+            world.ask(fsync(untouched)).await.unwrap();
+            *world.first.refuse.lock() = Some(("FLUSH", EIO));
+            let left = world.switch.switch(world.graph(1)).await;
+            if left_first {
+                assert!(within(10, left.done()).await);
+                assert_eq!(world.held(), 1, "nothing but what was written is settled");
+                assert_eq!(world.ask(fsync(file)).await.unwrap_err().errno, EIO);
+            } else {
+                assert_eq!(world.ask(flush(file)).await.unwrap_err().errno, EIO);
+                assert_eq!(world.held(), 0, "the new graph was told all the same");
+            }
+            world.ask(flush(file)).await.unwrap();
+            world.ask(flush(untouched)).await.unwrap();
+        });
+    }
 }
