@@ -31,6 +31,8 @@ use crate::translators::work::{Work, WorkGuard};
 const CONCURRENCY: usize = 32;
 /// How long a listing may keep its graph.
 const LISTING_GRACE: Duration = Duration::from_secs(30);
+/// How long locks that the new graph does not get keep the old one.
+const LOCK_GRACE: Duration = Duration::from_secs(300);
 /// How often a graph that is left looks whether it is still needed.
 const RETIRE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a lock that bricks take for another client's is asked for anew, and the pause between.
@@ -392,9 +394,9 @@ impl Switch {
             self.locks.insert(gfid, lock);
         }
         drop(asking);
-        // It may have taken long, and the graph have changed meanwhile.
+        // It may have taken long, and the graph have changed meanwhile: locks whose owner asks for more are not moved.
         let now = self.current.read().clone();
-        if now.number != generation.number {
+        if self.locks.any(gfid, |lock| lock.owner() == owner && lock.tag < now.number) {
             self.move_locks(&now, |lock| lock.owner() == owner).await;
         }
         drop(guard);
@@ -433,7 +435,7 @@ impl Switch {
                     true
                 }),
                 Err(error) => {
-                    tracing::error!(%gfid, %error, "a lock of an application did not survive the change of the graph");
+                    tracing::warn!(%gfid, %error, "a lock of an application is not on the new graph yet");
                 }
             }
         }
@@ -536,7 +538,12 @@ impl Retiring {
                 }
             }
             switch.move_locks(&new, |_| true).await;
-            if needed == 0 && old.work.is_idle() {
+            let locked = switch.locks.find(|lock| lock.tag == old.number).len();
+            let locks_may_move = switch.runtime.now().saturating_sub(left_at) < LOCK_GRACE;
+            if needed == 0 && (locked == 0 || !locks_may_move) && old.work.is_idle() {
+                if locked > 0 {
+                    tracing::error!(locked, "locks of applications did not survive the change of the graph");
+                }
                 break;
             }
             switch.runtime.sleep(RETIRE_INTERVAL).await;

@@ -279,3 +279,55 @@ fn what_the_old_graph_could_not_keep_is_reported_once() {
         });
     }
 }
+
+#[test]
+fn a_lock_that_the_new_graph_does_not_get_yet_keeps_the_old_one() {
+    let world = world();
+    run(async {
+        let file = world.create("f", 7).await;
+        world.ask(lk(file, LockType::Write, LockCmd::Set)).await.unwrap();
+        let second = world.graph(1);
+        *second.refuse.lock() = Some(("LK", EIO));
+        let left = world.switch.switch(second.clone()).await;
+        let mut done = Box::pin(left.done().fuse());
+        assert!(!within(60, &mut done).await, "the lock is nowhere else");
+        *second.refuse.lock() = None;
+        assert!(within(10, done).await);
+        assert_eq!((world.held(), world.first.count(HANDED_OVER)), (1, 1));
+    });
+}
+
+#[test]
+fn a_lock_that_the_new_graph_never_gets_does_not_keep_the_old_one_for_ever() {
+    let world = world();
+    run(async {
+        let file = world.create("f", 7).await;
+        world.ask(lk(file, LockType::Write, LockCmd::Set)).await.unwrap();
+        let second = world.graph(1);
+        *second.refuse.lock() = Some(("LK", EIO));
+        let left = world.switch.switch(second).await;
+        assert!(within(600, left.done()).await);
+        assert_eq!(world.switch.graphs(), 1);
+    });
+}
+
+#[test]
+fn a_lock_left_behind_while_its_owner_asked_for_more_follows_at_once() {
+    let world = world();
+    run(async {
+        let file = world.create("f", 7).await;
+        world.ask(lk(file, LockType::Write, LockCmd::Set)).await.unwrap();
+        let second = world.graph(1);
+        *second.refuse.lock() = Some(("LK", EIO));
+        let _left = world.switch.switch(second.clone()).await;
+        *second.refuse.lock() = None;
+        let more = Fop::Lk {
+            file,
+            cmd: LockCmd::Set,
+            flock: Flock { kind: LockType::Read, whence: 0, start: 5, len: 1, pid: 1, owner: LockOwner::default() },
+            xdata: Dict::new(),
+        };
+        world.ask(more).await.unwrap();
+        assert_eq!(world.first.count(HANDED_OVER), 2, "what was left and right of it");
+    });
+}
