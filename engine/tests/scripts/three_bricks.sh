@@ -59,7 +59,11 @@ picture() {
 for i in 1 2 3; do (picture $i) > "$T/picture$i"; done
 diff "$T/picture1" "$T/picture2" > "$T/difference" || fail "bricks 1 and 2 differ: $(head -5 "$T/difference")"
 diff "$T/picture1" "$T/picture3" > "$T/difference" || fail "bricks 1 and 3 differ: $(head -5 "$T/difference")"
-tar -df "$T/tree.tar" -C "$T/b3/during" || fail "brick 3 has other contents than the archive"
+# (Not the time of a file that was being written when the brick died: where nobody could mark that, stock's heal may take
+# the copy that missed tar's utimes as the source, and its time with it.)
+tar -df "$T/tree.tar" -C "$T/b3/during" > "$T/archive" 2>&1 || true
+grep -v ': Mod time differs$' "$T/archive" && fail "brick 3 has other contents than the archive"
+[ "$(wc -l < "$T/archive")" -le 3 ] || fail "brick 3 has other times than the archive: $(head -3 "$T/archive")"
 grep -q ' moved\|old/moved' "$T/picture3" || fail "the picture is empty"
 # Marks are zero everywhere.
 for i in 1 2 3; do
