@@ -133,6 +133,19 @@ impl Fds {
         state.remote.filter(|(session, _)| *session == epoch).map(|(_, number)| number)
     }
 
+    /// `fd`, if it is not open in session `epoch` and its turn to be opened again has come: now being opened.
+    pub fn due(&self, fd: FdId, epoch: u64, now: Duration) -> Option<Arc<OpenFd>> {
+        let open = self.open.pin();
+        let file = open.get(&fd)?;
+        let mut state = file.state.lock();
+        let is_open = state.remote.is_some_and(|(session, _)| session == epoch);
+        if is_open || state.bad || state.reopening || now < state.retry_at {
+            return None;
+        }
+        state.reopening = true;
+        Some(file.clone())
+    }
+
     /// `fd` is of no use any more, but to be released.
     pub fn spoil(&self, fd: FdId) {
         if let Some(file) = self.open.pin().get(&fd) {

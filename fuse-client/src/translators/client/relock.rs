@@ -93,6 +93,10 @@ impl Inner {
         }
         let mut fop = lock.request(gfid);
         if let (Fop::Lk { file, .. }, Some(fd)) = (&mut fop, lock.fd) {
+            // A file that could not be opened when the session began may be by now: nobody else need use it.
+            if let Some(open) = self.fds.due(fd, session.epoch, self.runtime.now()) {
+                self.reopen(session, open).await;
+            }
             let Some(number) = self.fds.number(fd, session.epoch) else { return false };
             file.fd = Some(number);
         }

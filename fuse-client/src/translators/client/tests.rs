@@ -772,3 +772,22 @@ fn a_lock_that_another_graph_has_now_is_forgotten_and_the_brick_is_not_told() {
         assert_eq!(locks_asked(&world, since), []);
     });
 }
+
+#[test]
+fn a_lock_is_taken_again_once_its_file_can_be_opened_again() {
+    test(|time| async move {
+        let mut world = World::connected(&time).await;
+        world.context = world.context.with_lock_owner(ladrillo_translator::LockOwner::from_u64(9));
+        world.open(1, libc::O_RDWR).await.unwrap();
+        world.submit(lock(1, LockType::Write, 0, 0)).await.unwrap();
+        let since = world.brick.borrow().fops.len();
+        world.brick.borrow_mut().refuse_open = Some(errno::EIO);
+        world.brick.borrow().connections.last().unwrap().close();
+        world.wait_for("Up", 2).await;
+        time.sleep(Duration::from_secs(3)).await;
+        assert_eq!(locks_asked(&world, since), []);
+        world.brick.borrow_mut().refuse_open = None;
+        time.sleep(Duration::from_secs(20)).await;
+        assert_eq!(locks_asked(&world, since).len(), 1, "nobody has used the file meanwhile");
+    });
+}
