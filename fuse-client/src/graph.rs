@@ -176,6 +176,15 @@ impl Graph {
         }
     }
 
+    /// Bricks to which `old` has a session at the moment, and this graph, which has them too, has none (yet).
+    pub fn not_reached_yet(&self, old: &Graph) -> usize {
+        let lacks = |old: &&Arc<Client>| {
+            old.is_connected()
+                && self.clients.iter().any(|client| client.brick() == old.brick() && !client.is_connected())
+        };
+        old.clients.iter().filter(lacks).count()
+    }
+
     /// Says who hears the top's events, and starts all translators, children first. On an executor's thread.
     pub fn start(&self, parent: &Arc<impl Parent + 'static>) {
         for (index, top) in self.tops.iter().enumerate() {

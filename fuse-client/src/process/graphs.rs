@@ -12,11 +12,15 @@ use ladrillo_translator::{LocalFuture, Volfile};
 use parking_lot::Mutex;
 
 use super::spec::Servers;
-use crate::executor::timeout;
+use crate::executor::{sleep, timeout};
 use crate::graph::{Ear, Environment, Graph, Heard};
 
 /// How long a graph may take to make durable what was written, and to take its marks back.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a new graph that is up may take to reach all bricks that the old one reaches.
+const REACH_PATIENCE: Duration = Duration::from_secs(30);
+/// How often that is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A graph that runs, and what is heard of it.
 #[derive(Clone)]
@@ -91,8 +95,8 @@ impl Graphs {
             next = match self.successor(&spec) {
                 Some(new) => {
                     let change = servers.changed(&spec);
-                    let up = new.ear.clone();
-                    match select(Box::pin(up.known_up()), Box::pin(change)).await {
+                    let ready = self.ready(new.clone());
+                    match select(Box::pin(ready), Box::pin(change)).await {
                         Either::Left(((), change)) => {
                             let old = self.replace(new.clone());
                             tracing::info!("the new graph is up and takes over");
@@ -108,6 +112,25 @@ impl Graphs {
                 }
                 None => servers.changed(&spec).await,
             };
+        }
+    }
+
+    /// Completes when `new` is up, and reaches what the graph of the moment does: else writes under way would leave
+    /// bricks behind that were there all the time.
+    async fn ready(&self, new: Running) {
+        new.ear.known_up().await;
+        let old = self.current();
+        let reached = async {
+            while new.graph.not_reached_yet(&old.graph) > 0 {
+                sleep(LOOK_INTERVAL).await;
+            }
+        };
+        if timeout(REACH_PATIENCE, reached).await.is_err() {
+            let bricks = new.graph.not_reached_yet(&old.graph);
+            tracing::warn!(
+                bricks,
+                "the new graph does not reach bricks that the old one does: it is not waited for longer"
+            );
         }
     }
 
@@ -149,7 +172,7 @@ impl Ear {
     /// Completes when the volume is up.
     async fn known_up(&self) {
         while self.known().await != Heard::Up {
-            crate::executor::sleep(Duration::from_millis(200)).await;
+            sleep(LOOK_INTERVAL).await;
         }
     }
 }

@@ -143,7 +143,13 @@ impl Client {
     /// for the brick both are one, so that what one has locked the other has. To be called before
     /// [`Translator::start`].
     pub fn inherit(&self, old: &Client) {
-        if self.inner.settings().is_same_session(&old.inner.settings()) && old.is_connected() {
+        if !self.inner.settings().is_same_session(&old.inner.settings()) {
+            return;
+        }
+        // Where the brick is reached, should its glusterd be away.
+        let address = old.inner.known.lock().address.clone();
+        self.inner.known.lock().address = address;
+        if old.is_connected() {
             let identity = old.inner.identity.lock().now.clone();
             self.inner.identity.lock().inherited = identity;
         }

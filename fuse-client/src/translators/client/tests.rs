@@ -791,3 +791,25 @@ fn a_lock_is_taken_again_once_its_file_can_be_opened_again() {
         assert_eq!(locks_asked(&world, since).len(), 1, "nobody has used the file meanwhile");
     });
 }
+
+#[test]
+fn the_client_of_a_new_graph_finds_the_brick_while_glusterd_is_dead() {
+    test(|time| async move {
+        let world = World::new(&time, &options());
+        {
+            let listener = world.network.listen(glusterd());
+            world.listen(brick_address());
+            world.client.start();
+            let portmap = listener.accept().await;
+            time.spawn(Box::pin(serve_connection(world.brick.clone(), portmap)));
+            world.wait_for("Up", 1).await;
+        }
+        let new = |name| Client::new(name, &options(), Arc::new(time.clone()), world.network.connector()).unwrap();
+        let (heir, stranger) = (new("heir"), new("stranger"));
+        heir.inherit(&world.client);
+        heir.start();
+        stranger.start();
+        time.sleep(Duration::from_secs(10)).await;
+        assert_eq!((heir.is_connected(), stranger.is_connected()), (true, false));
+    });
+}
