@@ -64,18 +64,20 @@ impl Brick {
         let may_link = xdata.contains("glusterfs-internal-fop") && matches!(new, New::Node { .. });
         if let Ok(existing) = self.resolve(gfid) {
             if may_link && existing.kind == FileType::Regular {
-                return match self.link_existing(context, &existing, &parent, entry, pre.clone()) {
+                match self.link_existing(context, &existing, &parent, entry, pre.clone()) {
                     Err(e)
                         if e.errno == errno::EEXIST
                             && xdata.contains("force-replace")
                             && self.remove_stale_linkto(&parent, &entry.name)? =>
                     {
-                        self.link_existing(context, &existing, &parent, entry, pre)
+                        // What gave way may have been the only name of this very inode: then it is made anew below.
+                        if !existing.unlinked.load(Ordering::SeqCst) {
+                            return self.link_existing(context, &existing, &parent, entry, pre);
+                        }
                     }
-                    outcome => outcome,
-                };
-            }
-            if existing.kind == FileType::Directory && matches!(new, New::Directory { .. }) {
+                    outcome => return outcome,
+                }
+            } else if existing.kind == FileType::Directory && matches!(new, New::Directory { .. }) {
                 // A directory that was renamed while this brick was away: heal makes it anew at its new name.
                 match self.find(&parent, &entry.name) {
                     Ok(Some(found)) if found.inode.gfid == gfid => {

@@ -984,3 +984,27 @@ fn options_change_while_the_brick_is_open() {
     assert_eq!(link("h").unwrap_err().errno, errno::EMLINK);
     assert!(b.brick.tune(StorageOptions { ctime: false, ..options() }).unwrap(), "waits for the next start");
 }
+
+#[test]
+fn a_linkto_file_gives_way_to_another_of_its_own_gfid() {
+    let Some(t) = brick() else { return };
+    let gfid = Gfid::random();
+    let key = "trusted.glusterfs.dht.linkto";
+    let make = |to: &'static str| {
+        let xdata = request(gfid)
+            .with("glusterfs-internal-fop", Value::Str("yes".into()))
+            .with("force-replace", Value::Str("yes".into()))
+            .with(key, Value::Ptr(to.into()));
+        t.run(Fop::Mknod { entry: entry(Gfid::ROOT, "f"), mode: 0o101_000, rdev: 0, umask: 0, xdata })
+    };
+    make("v-client-1\0").unwrap();
+    // It leads elsewhere now.
+    make("v-client-2\0").unwrap();
+    assert_eq!(t.lookup(Gfid::ROOT, "f").unwrap().gfid, gfid);
+    assert_eq!(t.stat(gfid).unwrap().nlink, 1);
+    let Reply::Xattrs { xattrs, .. } = t.run(Fop::Getxattr { gfid, name: key.into(), xdata: Dict::new() }).unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(xattrs.bytes(key).map(|raw| &raw[..]), Some(&b"v-client-2\0"[..]));
+}
