@@ -188,6 +188,9 @@ impl Distribute {
                     Ok(_) => {}
                 }
             }
+            if let Ok(reply) = &outcome {
+                self.repeat_where_it_goes(context, &fop, gfid, child, reply).await?;
+            }
             return outcome.map(|mut reply| {
                 if added {
                     reply.xdata_mut().remove(IATT_IN_XDATA);
@@ -199,7 +202,7 @@ impl Distribute {
     }
 
     /// Opens the files of a fop on `child` where they are not open there.
-    async fn open_all(&self, fop: &Fop, child: usize) -> FopResult<()> {
+    pub(super) async fn open_all(&self, fop: &Fop, child: usize) -> FopResult<()> {
         for file in fop.files().into_iter().flatten() {
             let Some(fd) = file.fd else { continue };
             let Some(open) = self.open_file(fd) else { continue };
@@ -230,12 +233,14 @@ impl Distribute {
         let Fop::CopyFileRange { from, to, .. } = &fop else {
             return Err(super::strange_fop("a copy"));
         };
+        let into = to.gfid;
         let (from, to) = (self.file_place_for(&fop, from.gfid).await?, self.file_place_for(&fop, to.gfid).await?);
         if from != to {
             return Err(FopError::new(EXDEV, "the files are on different subvolumes"));
         }
         self.open_all(&fop, from).await?;
         let mut reply = self.ask(from, context, fop).await?;
+        self.refuse_copy_into_moving(into, to, &reply).await?;
         merge::dress(&mut reply);
         Ok(reply)
     }

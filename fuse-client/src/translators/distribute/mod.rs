@@ -23,6 +23,7 @@ mod lock;
 mod lock_places;
 mod lookup;
 mod merge;
+mod migration;
 mod mkdir;
 mod offset;
 mod readdir;

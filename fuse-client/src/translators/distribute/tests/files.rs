@@ -276,6 +276,57 @@ async fn leave_linkto(bricks: &Bricks, name: &str, gfid: Gfid, from: usize, to: 
 }
 
 #[test]
+fn a_file_that_is_being_moved_is_changed_in_both_places() {
+    use ladrillo_translator::iatt::SetattrValid;
+    use ladrillo_translator::{Context, Iatt, Translator, Value};
+    run(async {
+        let (bricks, volume) = fresh(3).await;
+        let name = name_on(&bricks, "/", 0, "a");
+        let path = format!("/{name}");
+        let file = volume.create(ROOT, &name).await.unwrap();
+        let gfid = file.gfid;
+        volume.write(file, "before").await.unwrap();
+        // As rebalance begins: the copy, empty so far, and the marks on what is copied.
+        let wires = bricks.connect();
+        let mknod = Fop::Mknod { entry: at(ROOT, &name), mode: 0o103644, rdev: 0, umask: 0, xdata: req(gfid) };
+        wires[2].submit(&Context::root(), mknod).await.unwrap();
+        let linkto = "trusted.glusterfs.dht.linkto";
+        let xattrs = Dict::new().with(linkto, Value::Ptr("v-client-2\0".into()));
+        let fop = Fop::Setxattr { gfid, xattrs, flags: 0, xdata: Dict::new() };
+        wires[0].submit(&Context::root(), fop).await.unwrap();
+        let iatt = Box::new(Iatt { mode: 0o3644, ..Iatt::default() });
+        let valid = SetattrValid(SetattrValid::MODE);
+        let fop = Fop::Setattr { gfid, iatt, valid, xdata: Dict::new() };
+        wires[0].submit(&Context::root(), fop).await.unwrap();
+
+        volume.write(file, "during").await.unwrap();
+        for brick in [0, 2] {
+            assert_eq!(node(&bricks, brick, &path).unwrap().data, "during", "{brick}");
+        }
+        volume.ask(Fop::Truncate { gfid, size_bytes: 3, xdata: Dict::new() }).await.unwrap();
+        for brick in [0, 2] {
+            assert_eq!(node(&bricks, brick, &path).unwrap().data, "dur", "{brick}");
+        }
+        volume.ask(Fop::Release { file }).await.unwrap();
+        assert!(bricks.disks.iter().all(|disk| disk.open_count() == 0));
+        let file = File { gfid, fd: None };
+        // Half a change is no success.
+        volume.wires[2].cut();
+        assert_eq!(code(volume.write(file, "half").await), ENOTCONN);
+        volume.wires[2].mend();
+        // Given up: the copy goes.
+        let unlink = Fop::Unlink { entry: at(ROOT, &name), flags: 0, xdata: Dict::new() };
+        wires[2].submit(&Context::root(), unlink).await.unwrap();
+        volume.write(file, "after").await.unwrap();
+        assert_eq!(node(&bricks, 0, &path).unwrap().data, "after");
+        // The same bits without the xattr are an application's.
+        let fop = Fop::Removexattr { gfid, name: linkto.into(), xdata: Dict::new() };
+        wires[0].submit(&Context::root(), fop).await.unwrap();
+        volume.write(file, "AFTER").await.unwrap();
+    });
+}
+
+#[test]
 fn a_write_to_what_is_a_linkto_file_now_does_not_succeed_while_the_file_is_out_of_reach() {
     run(async {
         let (bricks, volume) = fresh(2).await;
