@@ -9,6 +9,9 @@ use super::directory::merged;
 use super::fd::gfid_of;
 use super::linkto::is_missing;
 
+/// xdata of STATFS's answer: a quota's limit, not the disk's size.
+const QUOTA_STATFS: &str = "quota-deem-statfs";
+
 impl Distribute {
     /// STAT and FSTAT.
     pub(super) async fn stat(&self, context: &Context, fop: Fop) -> FopResult {
@@ -111,25 +114,29 @@ impl Distribute {
         // Only directories are everywhere.
         let gfid = if self.place(gfid).await?.is_some() { Gfid::ROOT } else { gfid };
         let replies = self.ask_all(context, |_| Fop::Statfs { gfid, xdata: xdata.clone() }).await;
-        let (mut sum, mut answered, mut errors): (Option<Statfs>, Dict, Vec<FopError>) = Default::default();
+        let (mut all, mut answered, mut errors): (Vec<_>, Dict, Vec<FopError>) = Default::default();
         for (_, reply) in replies {
             match reply {
                 Ok(Reply::Statfs { statfs, xdata }) => {
+                    all.push((statfs, xdata.int(QUOTA_STATFS).is_some_and(|value| value != 0)));
                     answered = xdata;
-                    sum = Some(match sum {
-                        Some(sum) => add(sum, statfs),
-                        None => statfs,
-                    });
                 }
                 Ok(_) => return Err(super::strange_reply("a statfs")),
                 Err(error) => errors.push(error),
             }
         }
-        match sum {
+        match total(all) {
             Some(statfs) => Ok(Reply::Statfs { statfs, xdata: answered }),
             None => Err(self.weigh(errors)),
         }
     }
+}
+
+/// The sum; but where quota answers, its limit is the whole volume's already: the one with the most used. The flag says so.
+fn total(all: Vec<(Statfs, bool)>) -> Option<Statfs> {
+    let used = |statfs: &Statfs| statfs.blocks.saturating_sub(statfs.blocks_free);
+    let limit = all.iter().filter(|(_, is_limit)| *is_limit).map(|(statfs, _)| *statfs).max_by_key(used);
+    limit.or_else(|| all.into_iter().map(|(statfs, _)| statfs).reduce(add))
 }
 
 /// The sum, in the larger unit of both.
@@ -163,6 +170,15 @@ fn add(a: Statfs, b: Statfs) -> Statfs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quota_s_limit_counts_once() {
+        let statfs = |blocks, blocks_free| Statfs { blocks, blocks_free, ..Statfs::default() };
+        let (disk, limit, fuller) = (statfs(9000, 1000), statfs(100, 80), statfs(100, 30));
+        assert_eq!(total(vec![(disk, false), (fuller, true), (limit, true)]), Some(fuller));
+        assert_eq!(total(vec![(disk, false), (disk, false)]).unwrap().blocks, 18000);
+        assert_eq!(total(vec![]), None);
+    }
 
     #[test]
     fn sizes_are_added_in_the_larger_unit() {
