@@ -158,9 +158,14 @@ impl Distribute {
             reply = self.ask(cached, context, rename).await?;
         } else {
             // A linkto file of the old name on the new name's subvolume, to be renamed there; a second name of the data.
+            // What is renamed over stands where the new name hashes: unless it goes, it hides the new.
+            let must_replace = over == Some(*to_hashed);
             let mut has_linkto = false;
             if to_hashed != from_hashed {
                 has_linkto = self.make_linkto(from, gfid, *to_hashed, cached, replacing()).await?;
+            } else if must_replace {
+                // It may be missing. Whether it is there shows when it is renamed.
+                let _ = self.make_linkto(from, gfid, *to_hashed, cached, Dict::new()).await;
             }
             let link = Fop::Link { gfid, entry: to.clone(), xdata: replacing() };
             let linked = match self.ask(cached, context, link).await {
@@ -175,6 +180,14 @@ impl Distribute {
             // From here on the new name is there: what fails below leaves a linkto file wrong or missing, which a lookup
             // mends.
             if let Err(error) = self.ask(*to_hashed, &self.system(), rename).await {
+                if must_replace {
+                    self.unlink_after(to, cached, false).await;
+                    if to_hashed != from_hashed {
+                        // What stays behind is met by a lookup.
+                        let _ = self.remove_linkto(from, *to_hashed).await;
+                    }
+                    return Err(error);
+                }
                 tracing::info!(%gfid, %error, "a linkto file could not be renamed");
             }
             self.own_linkto(*to_hashed, &renaming.source.iatt).await;

@@ -1,6 +1,6 @@
 //! Files: where they are, and what follows from it.
 
-use ladrillo_translator::error::errno::{EEXIST, EISDIR, ENOENT, ENOTCONN, ESTALE, EXDEV};
+use ladrillo_translator::error::errno::{EEXIST, EIO, EISDIR, ENOENT, ENOTCONN, ESTALE, EXDEV};
 use ladrillo_translator::fop::{File, SeekWhat};
 use ladrillo_translator::option::Options;
 use ladrillo_translator::{Dict, Fop, Gfid, Reply};
@@ -59,6 +59,29 @@ fn a_renamed_file_leaves_a_linkto_file_where_its_name_hashes() {
         }
         pass(std::time::Duration::from_secs(1)).await;
         assert_eq!(locks_left(&bricks), 0, "locks are left");
+    });
+}
+
+#[test]
+fn a_rename_that_cannot_replace_what_is_there_is_undone() {
+    run(async {
+        let (bricks, volume) = fresh(3).await;
+        let old = name_on(&bricks, "/", 0, "old");
+        let new = name_on(&bricks, "/", 1, "new");
+        let source = volume.file(ROOT, &old).await.unwrap();
+        let target = volume.file(ROOT, &new).await.unwrap();
+        volume.wires[1].refuse.lock().push(("RENAME", EIO));
+        assert_eq!(code(volume.rename(at(ROOT, &old), at(ROOT, &new)).await), EIO);
+        volume.wires[1].refuse.lock().clear();
+        assert_eq!(places(&bricks, &format!("/{old}")), (vec![0], vec![]));
+        assert_eq!(places(&bricks, &format!("/{new}")), (vec![1], vec![]));
+        assert_eq!(volume.lookup(ROOT, &old).await.unwrap().gfid, source);
+        assert_eq!(volume.lookup(ROOT, &new).await.unwrap().gfid, target);
+        assert_eq!(volume.read(target).await.unwrap(), new);
+        volume.rename(at(ROOT, &old), at(ROOT, &new)).await.unwrap();
+        assert_eq!(volume.lookup(ROOT, &new).await.unwrap().gfid, source);
+        pass(std::time::Duration::from_secs(1)).await;
+        assert_eq!(locks_left(&bricks), 0);
     });
 }
 
