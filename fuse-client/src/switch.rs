@@ -11,13 +11,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::lock::Mutex as TurnMutex;
-use ladrillo_translator::error::errno::{EAGAIN, EINVAL};
+use ladrillo_translator::error::errno::{EAGAIN, EBADF, EINVAL};
 use ladrillo_translator::fop::{File, FopKind, LockCmd, LockType};
 use ladrillo_translator::{
     Context, FdId, Fop, FopError, FopFuture, FopResult, Gfid, LockOwner, Parent, Reply, Runtime, Translator, Value,
@@ -52,6 +52,7 @@ pub struct Switch {
     /// Locks, each with the number of the generation it was taken in.
     locks: HeldLocks<u64>,
     one_at_a_time: TurnMutex<()>,
+    strict_locks: AtomicBool,
 }
 
 /// A graph, and what goes on in it.
@@ -78,6 +79,8 @@ struct OpenFile {
     error: Mutex<Option<FopError>>,
     /// Held while that is being found out.
     settling: TurnMutex<()>,
+    /// A strict or mandatory lock was lost: it is only to be closed.
+    bad: AtomicBool,
 }
 
 /// More than 64 graphs do not live at once; should two share a bit, a flush too many is sent.
@@ -120,7 +123,13 @@ impl Switch {
             files: papaya::HashMap::new(),
             locks: HeldLocks::default(),
             one_at_a_time: TurnMutex::new(()),
+            strict_locks: AtomicBool::new(false),
         })
+    }
+
+    /// Whether an open file is of no use any more when its lock was lost at a change of the graph (`strict-locks`).
+    pub fn set_strict_locks(&self, strict: bool) {
+        self.strict_locks.store(strict, Ordering::Release);
     }
 
     /// Files open.
@@ -220,6 +229,9 @@ impl Switch {
         let (generation, guard) = self.enter();
         for fd in fop.files().into_iter().flatten().filter_map(|file| file.fd) {
             let Some(file) = self.file(fd) else { continue };
+            if file.bad.load(Ordering::Acquire) && !gives_up(fop) {
+                return Err(FopError::new(EBADF, "the locks of this open file were lost when the graph changed"));
+            }
             if let Fop::Readdir { offset, .. } | Fop::Readdirp { offset, .. } = fop {
                 let listing = file.listing_in.load(Ordering::Acquire);
                 if *offset != 0
@@ -332,6 +344,7 @@ impl Switch {
             written_in: AtomicU64::new(0),
             error: Mutex::default(),
             settling: TurnMutex::new(()),
+            bad: AtomicBool::new(false),
         };
         self.files.pin().insert(fd, Arc::new(file));
         Ok(reply)
@@ -434,7 +447,14 @@ impl Switch {
                     lock.tag = new.number;
                     true
                 }),
-                Err(error) => {
+                Err(NotMoved::Lost(error)) if self.strict_locks.load(Ordering::Acquire) || lock.is_mandatory() => {
+                    tracing::error!(%gfid, %error, "a lock was lost at the change of the graph: its open file is bad");
+                    if let Some(file) = lock.fd.and_then(|fd| self.file(fd)) {
+                        file.bad.store(true, Ordering::Release);
+                    }
+                    restoring.update(gfid, &lock, |_| false);
+                }
+                Err(NotMoved::Kept(error) | NotMoved::Lost(error)) => {
                     tracing::warn!(%gfid, %error, "a lock of an application is not on the new graph yet");
                 }
             }
@@ -454,7 +474,7 @@ impl Switch {
         }
     }
 
-    async fn move_lock(&self, new: &Generation, gfid: Gfid, lock: &HeldLock<u64>) -> FopResult<()> {
+    async fn move_lock(&self, new: &Generation, gfid: Gfid, lock: &HeldLock<u64>) -> Result<(), NotMoved> {
         let _guard = new.work.begin();
         match new.top.submit(&lock.context, lock.request(gfid)).await {
             Ok(_) => {
@@ -463,7 +483,7 @@ impl Switch {
                 return Ok(());
             }
             Err(error) if error.errno == EAGAIN => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(NotMoved::Kept(error)),
         }
         // For the bricks we are two clients: one has to let go before the other gets it.
         let mut unlock = lock.request(gfid);
@@ -472,18 +492,34 @@ impl Switch {
         }
         if let Some(old) = self.generation(lock.tag) {
             let _guard = old.work.begin();
-            old.top.submit(&lock.context, unlock).await?;
+            old.top.submit(&lock.context, unlock).await.map_err(NotMoved::Kept)?;
         }
         let mut attempt = 0;
         loop {
             match new.top.submit(&lock.context, lock.request(gfid)).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.errno == EAGAIN && attempt < LOCK_ATTEMPTS => attempt += 1,
-                Err(error) => return Err(error),
+                Err(error) => return Err(NotMoved::Lost(error)),
             }
             self.runtime.sleep(LOCK_PAUSE).await;
         }
     }
+}
+
+/// What a file that is bad is still good for.
+fn gives_up(fop: &Fop) -> bool {
+    match fop {
+        Fop::Lk { flock, .. } => flock.kind == LockType::Unlock,
+        _ => fop.kind() == FopKind::Flush,
+    }
+}
+
+/// Why a lock is not on the new graph.
+enum NotMoved {
+    /// The old graph has it.
+    Kept(FopError),
+    /// Nobody has: the old graph gave it up, and somebody else was faster.
+    Lost(FopError),
 }
 
 fn writes(fop: &Fop) -> bool {

@@ -349,6 +349,7 @@ async fn mount(
                 listen(&new.ear);
                 let (switch, leaving) = (switch.clone(), leaving.clone());
                 Box::pin(async move {
+                    switch.set_strict_locks(new.graph.clients.iter().any(|client| client.has_strict_locks()));
                     let left = switch.switch(new.graph.top.clone()).await;
                     spawn(async move {
                         left.done().await;

@@ -331,3 +331,34 @@ fn a_lock_left_behind_while_its_owner_asked_for_more_follows_at_once() {
         assert_eq!(world.first.count(HANDED_OVER), 2, "what was left and right of it");
     });
 }
+
+#[test]
+fn a_file_whose_strict_lock_somebody_else_got_at_the_change_is_bad() {
+    for strict in [true, false] {
+        let world = world();
+        world.switch.set_strict_locks(strict);
+        run(async {
+            let file = world.create("f", 7).await;
+            world.ask(lk(file, LockType::Write, LockCmd::Set)).await.unwrap();
+            let (brick, gfid) = (world.brick.clone(), file.gfid);
+            // Another client for the brick, and one that waits for the lock already.
+            let thief = async move {
+                let theirs = File { gfid, fd: None };
+                let wait = lk(theirs, LockType::Write, LockCmd::SetWait);
+                brick.submit(&owner(9).with_client(ClientId(9)), wait).await.unwrap();
+            };
+            let (_left, ()) = futures::join!(
+                async {
+                    pass(Duration::from_millis(10)).await;
+                    world.switch.switch(world.graph(2)).await
+                },
+                thief
+            );
+            let written = world.ask(write(file, 0, b"x")).await.map_err(|error| error.errno);
+            assert_eq!(written.err(), strict.then_some(EBADF));
+            world.ask(Fop::Flush { file, xdata: Dict::new() }).await.unwrap();
+            world.ask(Fop::Release { file }).await.unwrap();
+            assert_eq!(world.disk.open_count(), 0);
+        });
+    }
+}

@@ -160,6 +160,11 @@ impl Client {
         self.inner.session.read().as_ref().map(|session| session.peer())
     }
 
+    /// Whether files whose locks are lost are of no use any more (`strict-locks`).
+    pub fn has_strict_locks(&self) -> bool {
+        self.inner.settings().strict_locks
+    }
+
     /// Files the graph holds open here.
     pub fn open_files(&self) -> usize {
         self.inner.fds.len()
