@@ -77,18 +77,27 @@ impl Distribute {
         let gfid = fop.xdata().and_then(|xdata| xdata.gfid("gfid-req")).ok_or_else(|| {
             FopError::new(ladrillo_translator::error::errno::EPERM, "a creating fop without gfid-req")
         })?;
-        self.make_linkto(&entry, gfid, hashed, target, Dict::new()).await?;
-        match self.ask(target, context, fop.clone()).await {
+        // Under the name's lock: who meets the linkto file without the file removes it.
+        let held = self.lock_name(&entry, hashed).await?;
+        let outcome = match self.make_linkto(&entry, gfid, hashed, target, Dict::new()).await {
+            Ok(has_linkto) => {
+                let outcome = self.ask(target, context, fop.clone()).await;
+                if outcome.is_err() && has_linkto {
+                    // What stays behind is met by a lookup.
+                    let _ = self.remove_linkto(&entry, hashed).await;
+                }
+                outcome
+            }
+            Err(error) => Err(error),
+        };
+        self.unlock_soon(held);
+        match outcome {
             Ok(reply) => {
                 let reply = self.created(context, &entry, &fop, target, reply).await?;
                 self.own_linkto(hashed, made(&reply)?).await;
                 Ok(reply)
             }
-            Err(error) => {
-                // What stays behind is met by a lookup.
-                let _ = self.remove_linkto(&entry, hashed).await;
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 

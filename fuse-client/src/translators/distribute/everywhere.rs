@@ -66,7 +66,7 @@ impl Distribute {
         // Elsewhere than at its hash a linkto file has no meaning; one that is open may be a file being moved there.
         for stale in links.iter().filter(|seen| seen.xdata.int("glusterfs.open-fd-count") == Some(0)) {
             // What cannot be removed now is met again.
-            let _ = self.remove_linkto(entry, stale.subvolume).await;
+            let _ = self.remove_stale_linkto(entry, stale.subvolume, hashed, lock).await;
         }
         if files.len() > 1 {
             let on: Vec<&str> = files.iter().map(|seen| self.child_name(seen.subvolume)).collect();
@@ -79,7 +79,7 @@ impl Distribute {
             }
             if let (Some(_), Some(hashed)) = (on_hashed, hashed) {
                 // A linkto file without its file: the answer is ENOENT whether or not it can be removed now.
-                let _ = self.remove_linkto(entry, hashed).await;
+                let _ = self.remove_stale_linkto(entry, hashed, Some(hashed), lock).await;
             }
             return Err(FopError::new(ENOENT, format!("{} is on no subvolume", name())));
         };
@@ -107,6 +107,61 @@ impl Distribute {
             self.replace_linkto(entry, hashed, &cached, lock).await;
         }
         Ok(Found::file(cached))
+    }
+
+    /// Removes a linkto file that leads nowhere, unless it has come to lead somewhere by the time the name is locked: who
+    /// makes a file elsewhere makes its linkto file first.
+    ///
+    /// # Errors
+    /// Those of the locks, of the looks and of [`Distribute::remove_linkto`].
+    pub(super) async fn remove_stale_linkto(
+        &self,
+        entry: &Entry,
+        at: usize,
+        hashed: Option<usize>,
+        lock: NameLock,
+    ) -> FopResult<()> {
+        // In a hole of the layout the name cannot be locked, and stays.
+        let Some(hashed) = hashed else { return Ok(()) };
+        let entry = entry.clone();
+        self.detached(move |this| {
+            Box::pin(async move {
+                let held = match lock {
+                    NameLock::Free => Some(this.lock_name(&entry, hashed).await?),
+                    NameLock::Held => None,
+                };
+                let outcome = this.remove_stale_linkto_locked(&entry, at, hashed).await;
+                if let Some(held) = held {
+                    this.unlock_soon(held);
+                }
+                outcome
+            })
+        })
+        .await
+    }
+
+    async fn remove_stale_linkto_locked(&self, entry: &Entry, at: usize, hashed: usize) -> FopResult<()> {
+        let (system, request) = (self.system(), self.request(&Dict::new()));
+        let link = match self.look(at, &system, entry, request.clone()).await {
+            Ok(seen) if self.is_linkto(&seen.iatt, &seen.xdata) => seen,
+            Ok(_) => return Ok(()),
+            Err(error) if is_missing(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        // Elsewhere than at the hash it leads nobody anywhere.
+        if at == hashed
+            && let Some(target) = self.linkto_target(&link.xdata).filter(|target| *target != at)
+        {
+            match self.look(target, &system, entry, request).await {
+                Ok(seen) if seen.iatt.gfid == link.iatt.gfid && !self.is_linkto(&seen.iatt, &seen.xdata) => {
+                    return Ok(());
+                }
+                Ok(_) => {}
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.remove_linkto(entry, at).await
     }
 
     /// Makes the linkto file that is missing, if things are still as they were seen. Best effort: a lookup that finds the

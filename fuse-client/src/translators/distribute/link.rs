@@ -1,6 +1,7 @@
 //! Hard links: on the file's subvolume, with a linkto file where the new name hashes elsewhere.
 
-use ladrillo_translator::{Context, Dict, Fop, FopFuture, FopResult};
+use ladrillo_translator::fop::Entry;
+use ladrillo_translator::{Context, Dict, Fop, FopFuture, FopResult, Gfid};
 
 use super::Distribute;
 use super::linkto::{is_missing, made};
@@ -21,12 +22,12 @@ impl Distribute {
                 let message = "a hard link to a directory";
                 return Err(ladrillo_translator::FopError::new(ladrillo_translator::error::errno::EPERM, message));
             };
-            let has_linkto = match hashed == cached {
-                true => false,
-                false => self.make_linkto(&entry, gfid, hashed, cached, Dict::new()).await?,
-            };
             let link = Fop::Link { gfid, entry: entry.clone(), xdata: xdata.clone() };
-            match self.ask(cached, context, link).await {
+            let outcome = match hashed == cached {
+                true => self.ask(cached, context, link).await,
+                false => self.link_elsewhere(context, link, &entry, gfid, hashed, cached).await,
+            };
+            match outcome {
                 Ok(mut reply) => {
                     let iatt = made(&reply)?;
                     if hashed != cached {
@@ -37,10 +38,6 @@ impl Distribute {
                     return Ok(reply);
                 }
                 Err(error) => {
-                    if has_linkto {
-                        // What stays behind is met by a lookup.
-                        let _ = self.remove_linkto(&entry, hashed).await;
-                    }
                     if has_moved || !is_missing(&error) {
                         return Err(error);
                     }
@@ -49,5 +46,31 @@ impl Distribute {
                 }
             }
         }
+    }
+
+    /// The linkto file and the name it leads to, under the name's lock: who meets one without the other removes it.
+    async fn link_elsewhere(
+        &self,
+        context: &Context,
+        link: Fop,
+        entry: &Entry,
+        gfid: Gfid,
+        hashed: usize,
+        cached: usize,
+    ) -> FopResult {
+        let held = self.lock_name(entry, hashed).await?;
+        let outcome = match self.make_linkto(entry, gfid, hashed, cached, Dict::new()).await {
+            Ok(has_linkto) => {
+                let outcome = self.ask(cached, context, link).await;
+                if outcome.is_err() && has_linkto {
+                    // What stays behind is met by a lookup.
+                    let _ = self.remove_linkto(entry, hashed).await;
+                }
+                outcome
+            }
+            Err(error) => Err(error),
+        };
+        self.unlock_soon(held);
+        outcome
     }
 }

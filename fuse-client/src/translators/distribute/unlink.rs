@@ -7,6 +7,7 @@ use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Context, Dict, Fop, FopError, FopFuture, FopResult, Reply, Value};
 
 use super::Distribute;
+use super::linkto::is_missing;
 use super::lookup::NameLock;
 use super::merge;
 
@@ -62,9 +63,9 @@ impl Distribute {
         };
         self.table.forget_name(&entry);
         if let Some(hashed) = hashed.filter(|hashed| *hashed != cached) {
-            match self.remove_linkto(&entry, hashed).await {
+            match self.remove_stale_linkto(&entry, hashed, Some(hashed), NameLock::Free).await {
                 // The data is gone: a linkto file that stays leads nowhere, and the next lookup removes it.
-                Err(error) if !matches!(error.errno, ENOTCONN | EBUSY) => return Err(error),
+                Err(error) if !matches!(error.errno, ENOTCONN | EBUSY) && !is_missing(&error) => return Err(error),
                 _ => {}
             }
         }

@@ -138,6 +138,33 @@ fn hard_links_have_linkto_files_of_their_own() {
 }
 
 #[test]
+fn a_linkto_file_whose_file_is_about_to_be_made_stays() {
+    use std::time::Duration;
+    run(async {
+        let (bricks, volume_a) = fresh(2).await;
+        let first = name_on(&bricks, "/", 0, "a");
+        let second = name_on(&bricks, "/", 1, "l");
+        let gfid = volume_a.file(ROOT, &first).await.unwrap();
+        let volume_b = volume(&bricks, Options::new());
+        volume_b.root().await;
+        // The linkto file is there long before the link that it leads to.
+        *volume_a.wires[0].latency.lock() = Duration::from_millis(100);
+        let lookup = async {
+            while holders(&bricks, &format!("/{second}")) != [1] {
+                pass(Duration::from_millis(1)).await;
+            }
+            volume_b.lookup(ROOT, &second).await
+        };
+        let (linked, looked) = futures::join!(volume_a.link(gfid, ROOT, &second), lookup);
+        linked.unwrap();
+        assert!(matches!(code(looked), 0 | ENOENT));
+        assert_eq!(places(&bricks, &format!("/{second}")), (vec![0], vec![(1, "v-client-0".to_owned())]));
+        pass(Duration::from_secs(1)).await;
+        assert_eq!(locks_left(&bricks), 0);
+    });
+}
+
+#[test]
 fn a_full_subvolume_gets_linkto_files_only() {
     run(async {
         let (bricks, _) = fresh(3).await;
