@@ -148,6 +148,7 @@ fn change(state: &mut State, command: Command, losers: &mut Vec<String>) -> Resu
             if !bricks.len().is_multiple_of(volume.replica.max(1) as usize) {
                 return Err(Failure::new(libc::EINVAL, "the number of bricks is no multiple of the replica count"));
             }
+            refuse_known_ids(volume, &bricks)?;
             volume.bricks.extend(bricks);
             volume.version += 1;
             // What is new has to be started.
@@ -197,6 +198,17 @@ fn change(state: &mut State, command: Command, losers: &mut Vec<String>) -> Resu
         Command::Merge(other) => merge(state, *other, losers),
     }
     Ok(())
+}
+
+/// Ids are given by the proposer, from the volume as it saw it: of two that add bricks at once, the second is refused, or
+/// two bricks would share an id, by which clients mark copies and `remove-brick` takes bricks out.
+fn refuse_known_ids(volume: &Volume, bricks: &[Brick]) -> Result<(), Failure> {
+    match bricks.iter().any(|brick| volume.bricks.iter().any(|known| known.id == brick.id)) {
+        true => {
+            Err(Failure::new(libc::EAGAIN, "Another transaction is in progress. Please try again after some time."))
+        }
+        false => Ok(()),
+    }
 }
 
 /// Whether bricks can be lent: their nodes are of the pool, and their directories free.
@@ -282,6 +294,35 @@ fn volume<'a>(state: &'a mut State, name: &str, id: Uuid) -> Result<&'a mut Volu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_bricks_of_a_volume_have_one_id() {
+        let brick = |path: &str, number: u32| Brick {
+            host: "h".to_owned(),
+            path: path.to_owned(),
+            host_uuid: Uuid::nil(),
+            id: format!("gv0-client-{number}"),
+        };
+        let mut volume = Volume {
+            name: "gv0".to_owned(),
+            id: Uuid::nil(),
+            status: Status::Started,
+            replica: 1,
+            arbiter: 0,
+            bricks: vec![brick("/a", 0), brick("/b", 1)],
+            transport: "tcp".to_owned(),
+            options: Vec::new(),
+            version: 1,
+            start_count: 1,
+            username: String::new(),
+            password: String::new(),
+        };
+        let (first, second) = ([brick("/c", 2)], [brick("/d", 2)]);
+        refuse_known_ids(&volume, &first).unwrap();
+        volume.bricks.extend(first);
+        assert_eq!(refuse_known_ids(&volume, &second).unwrap_err().op_errno, libc::EAGAIN);
+        refuse_known_ids(&volume, &[brick("/d", 3)]).unwrap();
+    }
 
     #[test]
     fn paths_overlap_only_at_component_borders() {
