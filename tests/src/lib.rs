@@ -9,6 +9,7 @@
 
 mod brick;
 mod cluster;
+pub mod holder;
 mod node;
 pub mod posix;
 mod process;

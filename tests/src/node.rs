@@ -82,6 +82,15 @@ impl Node {
                    mkdir -p {d}/brick1; mount --bind {d}/brick1 /mnt/brick1; }}\n"
             );
         }
+        // Debian's glusterd writes volfiles to fixed names in /tmp: machines that shared it failed each other's commits.
+        // The test's own directory stays where it was.
+        if !target_directory().starts_with("/tmp") {
+            script += &format!(
+                "mkdir /run/base; mount --bind {b} /run/base; mount -t tmpfs none /tmp; mkdir -p {b}\n\
+                 mount --bind /run/base {b}; umount /run/base; rmdir /run/base\n",
+                b = base.display()
+            );
+        }
         script += &format!("touch {d}/ready\n");
         // As process 1 of the machine bash reaps whatever a daemon leaves behind, and ends, taking the machine with it,
         // when the test that holds the other end of its standard input does.
