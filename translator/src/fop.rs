@@ -723,6 +723,94 @@ impl Fop {
         }
     }
 
+    /// The inode it names by gfid, of fops that do (one that works on a [`File`] names it there). LOOKUP's may be null.
+    pub fn inode(&self) -> Option<Gfid> {
+        match self {
+            Fop::Lookup { gfid, .. }
+            | Fop::Link { gfid, .. }
+            | Fop::Stat { gfid, .. }
+            | Fop::Setattr { gfid, .. }
+            | Fop::Readlink { gfid, .. }
+            | Fop::Open { gfid, .. }
+            | Fop::Opendir { gfid, .. }
+            | Fop::Truncate { gfid, .. }
+            | Fop::Statfs { gfid, .. }
+            | Fop::Access { gfid, .. }
+            | Fop::Setxattr { gfid, .. }
+            | Fop::Getxattr { gfid, .. }
+            | Fop::Removexattr { gfid, .. }
+            | Fop::Xattrop { gfid, .. }
+            | Fop::Inodelk { gfid, .. }
+            | Fop::Entrylk { gfid, .. }
+            | Fop::Lease { gfid, .. }
+            | Fop::Getactivelk { gfid, .. }
+            | Fop::Setactivelk { gfid, .. } => Some(*gfid),
+            _ => None,
+        }
+    }
+
+    /// The inode it names by gfid, to put another there.
+    pub fn inode_mut(&mut self) -> Option<&mut Gfid> {
+        match self {
+            Fop::Lookup { gfid, .. }
+            | Fop::Link { gfid, .. }
+            | Fop::Stat { gfid, .. }
+            | Fop::Setattr { gfid, .. }
+            | Fop::Readlink { gfid, .. }
+            | Fop::Open { gfid, .. }
+            | Fop::Opendir { gfid, .. }
+            | Fop::Truncate { gfid, .. }
+            | Fop::Statfs { gfid, .. }
+            | Fop::Access { gfid, .. }
+            | Fop::Setxattr { gfid, .. }
+            | Fop::Getxattr { gfid, .. }
+            | Fop::Removexattr { gfid, .. }
+            | Fop::Xattrop { gfid, .. }
+            | Fop::Inodelk { gfid, .. }
+            | Fop::Entrylk { gfid, .. }
+            | Fop::Lease { gfid, .. }
+            | Fop::Getactivelk { gfid, .. }
+            | Fop::Setactivelk { gfid, .. } => Some(gfid),
+            _ => None,
+        }
+    }
+
+    /// The names it works on: none, one, or RENAME's two.
+    pub fn entries(&self) -> [Option<&Entry>; 2] {
+        match self {
+            Fop::Lookup { entry, .. } => [entry.as_ref(), None],
+            Fop::Link { entry, .. }
+            | Fop::Mknod { entry, .. }
+            | Fop::Mkdir { entry, .. }
+            | Fop::Symlink { entry, .. }
+            | Fop::Create { entry, .. }
+            | Fop::Unlink { entry, .. }
+            | Fop::Rmdir { entry, .. }
+            | Fop::Namelink { entry, .. }
+            | Fop::Put { entry, .. } => [Some(entry), None],
+            Fop::Rename { from, to, .. } => [Some(from), Some(to)],
+            _ => [None, None],
+        }
+    }
+
+    /// The names it works on, to put others there.
+    pub fn entries_mut(&mut self) -> [Option<&mut Entry>; 2] {
+        match self {
+            Fop::Lookup { entry, .. } => [entry.as_mut(), None],
+            Fop::Link { entry, .. }
+            | Fop::Mknod { entry, .. }
+            | Fop::Mkdir { entry, .. }
+            | Fop::Symlink { entry, .. }
+            | Fop::Create { entry, .. }
+            | Fop::Unlink { entry, .. }
+            | Fop::Rmdir { entry, .. }
+            | Fop::Namelink { entry, .. }
+            | Fop::Put { entry, .. } => [Some(entry), None],
+            Fop::Rename { from, to, .. } => [Some(from), Some(to)],
+            _ => [None, None],
+        }
+    }
+
     /// The id under which CREATE, OPEN and OPENDIR open.
     pub fn opens(&self) -> Option<FdId> {
         match self {
@@ -744,6 +832,41 @@ impl Reply {
     /// A bare success.
     pub fn done() -> Reply {
         Reply::Done { xdata: Dict::new() }
+    }
+
+    /// Calls `change` for all attributes it carries, but those of a listing's entries.
+    pub fn for_each_iatt(&mut self, mut change: impl FnMut(&mut Iatt)) {
+        let both = |attrs: &mut PrePost, change: &mut dyn FnMut(&mut Iatt)| {
+            change(&mut attrs.pre);
+            change(&mut attrs.post);
+        };
+        match self {
+            Reply::Lookup { iatt, parent, .. } => {
+                change(iatt);
+                change(parent);
+            }
+            Reply::Iatt { iatt, .. } | Reply::Readlink { iatt, .. } | Reply::Read { iatt, .. } => change(iatt),
+            Reply::PrePost { attrs, .. } | Reply::Removed { parent: attrs, .. } => both(attrs, &mut change),
+            Reply::Entry { iatt, parent, .. } => {
+                change(iatt);
+                both(parent, &mut change);
+            }
+            Reply::Rename { iatt, from_parent: from, to_parent: to, .. }
+            | Reply::CopyFileRange { iatt, from, to, .. } => {
+                change(iatt);
+                both(from, &mut change);
+                both(to, &mut change);
+            }
+            Reply::Xattrs { .. }
+            | Reply::Entries { .. }
+            | Reply::Statfs { .. }
+            | Reply::Lk { .. }
+            | Reply::Rchecksum { .. }
+            | Reply::Seek { .. }
+            | Reply::Lease { .. }
+            | Reply::Activelk { .. }
+            | Reply::Done { .. } => {}
+        }
     }
 
     /// Its side dict.

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use ladrillo_translator::error::errno;
-use ladrillo_translator::fop::{Entry, File};
+use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, Iatt, Reply, Translator, Value};
 
 /// The way to the directory.
@@ -52,51 +52,15 @@ pub fn into_volume(fop: &mut Fop, root: Gfid) {
             *gfid = root;
         }
     };
-    for File { gfid, .. } in fop.files_mut().into_iter().flatten() {
+    // ICREATE's gfid is a new inode's: it stays.
+    if let Some(gfid) = fop.inode_mut() {
         put(gfid);
     }
-    match fop {
-        Fop::Lookup { gfid, entry, .. } => {
-            put(gfid);
-            if let Some(entry) = entry {
-                put(&mut entry.parent);
-            }
-        }
-        Fop::Link { gfid, entry, .. } => {
-            put(gfid);
-            put(&mut entry.parent);
-        }
-        Fop::Rename { from, to, .. } => {
-            put(&mut from.parent);
-            put(&mut to.parent);
-        }
-        Fop::Mknod { entry, .. }
-        | Fop::Mkdir { entry, .. }
-        | Fop::Unlink { entry, .. }
-        | Fop::Rmdir { entry, .. }
-        | Fop::Symlink { entry, .. }
-        | Fop::Create { entry, .. }
-        | Fop::Namelink { entry, .. }
-        | Fop::Put { entry, .. } => put(&mut entry.parent),
-        Fop::Stat { gfid, .. }
-        | Fop::Setattr { gfid, .. }
-        | Fop::Readlink { gfid, .. }
-        | Fop::Open { gfid, .. }
-        | Fop::Opendir { gfid, .. }
-        | Fop::Truncate { gfid, .. }
-        | Fop::Statfs { gfid, .. }
-        | Fop::Access { gfid, .. }
-        | Fop::Setxattr { gfid, .. }
-        | Fop::Getxattr { gfid, .. }
-        | Fop::Removexattr { gfid, .. }
-        | Fop::Xattrop { gfid, .. }
-        | Fop::Inodelk { gfid, .. }
-        | Fop::Entrylk { gfid, .. }
-        | Fop::Lease { gfid, .. }
-        | Fop::Getactivelk { gfid, .. }
-        | Fop::Setactivelk { gfid, .. } => put(gfid),
-        // Those with a file were seen to; ICREATE names a new inode.
-        _ => {}
+    for entry in fop.entries_mut().into_iter().flatten() {
+        put(&mut entry.parent);
+    }
+    for file in fop.files_mut().into_iter().flatten() {
+        put(&mut file.gfid);
     }
 }
 
@@ -108,28 +72,8 @@ pub fn out_of_volume(reply: &mut Reply, root: Gfid) {
             iatt.ino = 1;
         }
     };
+    reply.for_each_iatt(put);
     match reply {
-        Reply::Lookup { iatt, parent, .. } => {
-            put(iatt);
-            put(parent);
-        }
-        Reply::Iatt { iatt, .. } | Reply::Readlink { iatt, .. } | Reply::Read { iatt, .. } => put(iatt),
-        Reply::PrePost { attrs, .. } | Reply::Removed { parent: attrs, .. } => {
-            put(&mut attrs.pre);
-            put(&mut attrs.post);
-        }
-        Reply::Entry { iatt, parent, .. } => {
-            put(iatt);
-            put(&mut parent.pre);
-            put(&mut parent.post);
-        }
-        Reply::Rename { iatt, from_parent, to_parent, .. } => {
-            put(iatt);
-            for parent in [from_parent, to_parent] {
-                put(&mut parent.pre);
-                put(&mut parent.post);
-            }
-        }
         Reply::Entries { entries, .. } => {
             for entry in entries {
                 if let Some(iatt) = &mut entry.iatt {
@@ -140,24 +84,9 @@ pub fn out_of_volume(reply: &mut Reply, root: Gfid) {
                 }
             }
         }
-        Reply::CopyFileRange { iatt, from, to, .. } => {
-            put(iatt);
-            for attrs in [from, to] {
-                put(&mut attrs.pre);
-                put(&mut attrs.post);
-            }
+        Reply::Xattrs { xattrs, .. } if xattrs.gfid("trusted.gfid") == Some(root) => {
+            xattrs.set("trusted.gfid", Value::Ptr(Bytes::copy_from_slice(&Gfid::ROOT.0)));
         }
-        Reply::Xattrs { xattrs, .. } => {
-            if xattrs.gfid("trusted.gfid") == Some(root) {
-                xattrs.set("trusted.gfid", Value::Ptr(Bytes::copy_from_slice(&Gfid::ROOT.0)));
-            }
-        }
-        Reply::Statfs { .. }
-        | Reply::Lk { .. }
-        | Reply::Rchecksum { .. }
-        | Reply::Seek { .. }
-        | Reply::Lease { .. }
-        | Reply::Activelk { .. }
-        | Reply::Done { .. } => {}
+        _ => {}
     }
 }

@@ -1016,53 +1016,28 @@ fn without_nul(bytes: &Bytes) -> Bytes {
 /// The inode a fop is about, where it is not an entry's.
 fn inode_of(fop: &Fop) -> Option<Gfid> {
     match fop {
-        Fop::Stat { gfid, .. }
-        | Fop::Setattr { gfid, .. }
-        | Fop::Readlink { gfid, .. }
-        | Fop::Open { gfid, .. }
-        | Fop::Opendir { gfid, .. }
-        | Fop::Truncate { gfid, .. }
-        | Fop::Statfs { gfid, .. }
-        | Fop::Access { gfid, .. }
-        | Fop::Setxattr { gfid, .. }
-        | Fop::Getxattr { gfid, .. }
-        | Fop::Removexattr { gfid, .. }
-        | Fop::Xattrop { gfid, .. } => Some(*gfid),
-        Fop::Fstat { file, .. }
-        | Fop::Fsetattr { file, .. }
-        | Fop::Read { file, .. }
-        | Fop::Write { file, .. }
-        | Fop::Ftruncate { file, .. }
-        | Fop::Flush { file, .. }
-        | Fop::Fsync { file, .. }
-        | Fop::Fsyncdir { file, .. }
-        | Fop::Fsetxattr { file, .. }
-        | Fop::Fgetxattr { file, .. }
-        | Fop::Fremovexattr { file, .. }
-        | Fop::Fxattrop { file, .. }
-        | Fop::Readdir { file, .. }
-        | Fop::Readdirp { file, .. }
-        | Fop::Rchecksum { file, .. }
-        | Fop::Fallocate { file, .. }
-        | Fop::Discard { file, .. }
-        | Fop::Zerofill { file, .. }
-        | Fop::Seek { file, .. } => Some(file.gfid),
-        _ => None,
+        Fop::Lookup { .. }
+        | Fop::Link { .. }
+        | Fop::Lk { .. }
+        | Fop::Inodelk { .. }
+        | Fop::Finodelk { .. }
+        | Fop::Entrylk { .. }
+        | Fop::Fentrylk { .. }
+        | Fop::Lease { .. }
+        | Fop::Getactivelk { .. }
+        | Fop::Setactivelk { .. }
+        | Fop::Release { .. }
+        | Fop::Releasedir { .. }
+        | Fop::CopyFileRange { .. } => None,
+        _ => fop.inode().or_else(|| fop.files()[0].map(|file| file.gfid)),
     }
 }
 
 /// The directories whose locks an entry fop asks about.
 fn parents_of(fop: &Fop) -> Vec<Gfid> {
     match fop {
-        Fop::Mknod { entry, .. }
-        | Fop::Mkdir { entry, .. }
-        | Fop::Symlink { entry, .. }
-        | Fop::Link { entry, .. }
-        | Fop::Unlink { entry, .. }
-        | Fop::Rmdir { entry, .. }
-        | Fop::Create { entry, .. } => vec![entry.parent],
-        Fop::Rename { from, to, .. } => vec![from.parent, to.parent],
-        _ => Vec::new(),
+        Fop::Lookup { .. } | Fop::Namelink { .. } | Fop::Put { .. } => Vec::new(),
+        _ => fop.entries().into_iter().flatten().map(|entry| entry.parent).collect(),
     }
 }
 

@@ -321,21 +321,5 @@ fn ask_for_iatt(fop: &mut Fop) -> bool {
 
 /// The inode a fop is about.
 pub(super) fn gfid_of(fop: &Fop) -> Option<Gfid> {
-    match fop {
-        Fop::Stat { gfid, .. }
-        | Fop::Setattr { gfid, .. }
-        | Fop::Readlink { gfid, .. }
-        | Fop::Truncate { gfid, .. }
-        | Fop::Access { gfid, .. }
-        | Fop::Setxattr { gfid, .. }
-        | Fop::Getxattr { gfid, .. }
-        | Fop::Removexattr { gfid, .. }
-        | Fop::Xattrop { gfid, .. }
-        | Fop::Inodelk { gfid, .. }
-        | Fop::Lease { gfid, .. }
-        | Fop::Getactivelk { gfid, .. }
-        | Fop::Setactivelk { gfid, .. }
-        | Fop::Entrylk { gfid, .. } => Some(*gfid),
-        _ => fop.files()[0].map(|file| file.gfid),
-    }
+    fop.inode().or_else(|| fop.files()[0].map(|file| file.gfid))
 }

@@ -1,6 +1,5 @@
 //! One answer out of several: attributes of a directory's copies.
 
-use ladrillo_translator::fop::PrePost;
 use ladrillo_translator::iatt::S_IFMT;
 use ladrillo_translator::{Dict, FopResult, Iatt, Reply};
 
@@ -36,12 +35,6 @@ pub(super) fn fix_directory(iatt: &mut Iatt) {
     }
 }
 
-/// [`fix_directory`] of both.
-pub(super) fn fix_directories(attrs: &mut PrePost) {
-    fix_directory(&mut attrs.pre);
-    fix_directory(&mut attrs.post);
-}
-
 /// Attributes of a directory: those of `authority`, with the latest times of all copies.
 pub(super) fn merge_directory<'a>(authority: &Iatt, copies: impl IntoIterator<Item = &'a Iatt>) -> Iatt {
     let mut merged = authority.clone();
@@ -69,47 +62,10 @@ pub(super) fn attributes_differ(a: &Iatt, b: &Iatt) -> bool {
 
 /// Brings an answer's attributes in the form for those above.
 pub(super) fn dress(reply: &mut Reply) {
-    let inode = |iatt: &mut Iatt| {
+    reply.for_each_iatt(|iatt| {
         hide_migration(iatt);
         fix_directory(iatt);
-    };
-    match reply {
-        Reply::Lookup { iatt, parent, .. } => {
-            inode(iatt);
-            fix_directory(parent);
-        }
-        Reply::Iatt { iatt, .. } | Reply::Readlink { iatt, .. } | Reply::Read { iatt, .. } => inode(iatt),
-        Reply::PrePost { attrs, .. } => {
-            inode(&mut attrs.pre);
-            inode(&mut attrs.post);
-        }
-        Reply::Entry { iatt, parent, .. } => {
-            inode(iatt);
-            fix_directories(parent);
-        }
-        Reply::Removed { parent, .. } => fix_directories(parent),
-        Reply::Rename { iatt, from_parent, to_parent, .. } => {
-            inode(iatt);
-            fix_directories(from_parent);
-            fix_directories(to_parent);
-        }
-        Reply::CopyFileRange { iatt, from, to, .. } => {
-            inode(iatt);
-            for attrs in [from, to] {
-                hide_migration(&mut attrs.pre);
-                hide_migration(&mut attrs.post);
-            }
-        }
-        Reply::Xattrs { .. }
-        | Reply::Entries { .. }
-        | Reply::Statfs { .. }
-        | Reply::Lk { .. }
-        | Reply::Rchecksum { .. }
-        | Reply::Seek { .. }
-        | Reply::Lease { .. }
-        | Reply::Activelk { .. }
-        | Reply::Done { .. } => {}
-    }
+    });
 }
 
 #[cfg(test)]
