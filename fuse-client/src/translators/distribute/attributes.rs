@@ -20,13 +20,7 @@ impl Distribute {
             return self.on_file(context, fop).await;
         }
         let known = self.directory(gfid).await?;
-        let replies = self
-            .ask_all(context, |child| {
-                let mut fop = fop.clone();
-                self.adapt_directory(&mut fop, child);
-                fop
-            })
-            .await;
+        let replies = self.ask_all(context, self.adapted(&fop)).await;
         let (mut copies, mut answered, mut errors) = (Vec::new(), None, Vec::new());
         for (child, reply) in replies {
             match reply {
@@ -62,11 +56,7 @@ impl Distribute {
 
     async fn setattr_directory(&self, context: &Context, fop: Fop, gfid: Gfid) -> FopResult {
         let first = self.authority_of(gfid).await?;
-        let send = |child: usize| {
-            let mut fop = fop.clone();
-            self.adapt_directory(&mut fop, child);
-            fop
-        };
+        let send = self.adapted(&fop);
         let mut reply = self.ask(first, context, send(first)).await?;
         let others = (0..self.count()).filter(|child| *child != first);
         let replies = self.ask_each(others, context, send).await;

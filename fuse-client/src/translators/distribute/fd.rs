@@ -153,6 +153,15 @@ impl Distribute {
         self.ask(child, context, fop).await
     }
 
+    /// A fop as each subvolume gets it: [`Distribute::adapt_directory`] of a copy.
+    pub(super) fn adapted<'a>(&'a self, fop: &'a Fop) -> impl Fn(usize) -> Fop + Copy + 'a {
+        |child| {
+            let mut fop = fop.clone();
+            self.adapt_directory(&mut fop, child);
+            fop
+        }
+    }
+
     /// Makes the files of a fop anonymous where they are not open on `child`.
     pub(super) fn adapt_directory(&self, fop: &mut Fop, child: usize) {
         for file in fop.files_mut().into_iter().flatten() {
@@ -268,13 +277,7 @@ impl Distribute {
     }
 
     pub(super) async fn fsyncdir(&self, context: &Context, fop: Fop) -> FopResult {
-        let replies = self
-            .ask_all(context, |child| {
-                let mut fop = fop.clone();
-                self.adapt_directory(&mut fop, child);
-                fop
-            })
-            .await;
+        let replies = self.ask_all(context, self.adapted(&fop)).await;
         self.any_success(replies)
     }
 

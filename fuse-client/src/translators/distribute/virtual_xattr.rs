@@ -77,13 +77,7 @@ impl Distribute {
                 (layout.pieces.iter().map(|piece| piece.subvolume).collect(), ranges.join(" "))
             }
         };
-        let replies = self
-            .ask_each(children, context, |child| {
-                let mut fop = fop.clone();
-                self.adapt_directory(&mut fop, child);
-                fop
-            })
-            .await;
+        let replies = self.ask_each(children, context, self.adapted(fop)).await;
         let (mut parts, mut errors): (Vec<Vec<u8>>, Vec<FopError>) = Default::default();
         for (_, reply) in replies {
             match reply {
@@ -141,13 +135,7 @@ impl Distribute {
 
     /// A name in any case: whichever subvolume has it.
     async fn real_filename(&self, context: &Context, fop: &Fop) -> FopResult {
-        let replies = self
-            .ask_all(context, |child| {
-                let mut fop = fop.clone();
-                self.adapt_directory(&mut fop, child);
-                fop
-            })
-            .await;
+        let replies = self.ask_all(context, self.adapted(fop)).await;
         let mut errors = Vec::new();
         for (_, reply) in replies {
             match reply {

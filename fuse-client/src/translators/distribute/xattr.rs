@@ -56,11 +56,7 @@ impl Distribute {
             Fop::Removexattr { name, .. } | Fop::Fremovexattr { name, .. } => is_shared(name),
             _ => false,
         };
-        let send = |child: usize| {
-            let mut fop = fop.clone();
-            self.adapt_directory(&mut fop, child);
-            fop
-        };
+        let send = self.adapted(&fop);
         if !shared || gfid.is_root() || self.count() == 1 {
             let replies = self.ask_all(context, send).await;
             return self.any_success(replies);
@@ -132,9 +128,7 @@ impl Distribute {
         let first = known.mds.filter(|mds| self.is_up(*mds)).or_else(|| self.first_up()).unwrap_or(0);
         let mut last = self.nobody_up();
         for child in std::iter::once(first).chain((0..self.count()).filter(|child| *child != first)) {
-            let mut fop = fop.clone();
-            self.adapt_directory(&mut fop, child);
-            match self.ask(child, context, fop).await {
+            match self.ask(child, context, self.adapted(&fop)(child)).await {
                 Err(error) if error.errno == ENOTCONN || is_missing(&error) => last = error,
                 outcome => return outcome,
             }
