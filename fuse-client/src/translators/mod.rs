@@ -5,4 +5,5 @@ pub mod distribute;
 pub(crate) mod held;
 pub mod meta;
 pub mod replicate;
+pub(crate) mod whereabouts;
 pub(crate) mod work;

@@ -8,10 +8,8 @@ use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, Reply, 
 use super::Distribute;
 use super::linkto::is_missing;
 use super::merge::Seen;
+use crate::translators::whereabouts::{NODE_UUID, NODE_UUIDS, PATHINFO, answer};
 
-const PATHINFO: [&[u8]; 2] = [b"trusted.glusterfs.pathinfo", b"glusterfs.pathinfo"];
-const NODE_UUID: &[u8] = b"trusted.glusterfs.node-uuid";
-const NODE_UUIDS: &[u8] = b"trusted.glusterfs.list-node-uuids";
 const REAL_FILENAME: &[u8] = b"glusterfs.get_real_filename:";
 /// Whether all subvolumes are up: "1" or "0".
 const SUBVOLUME_STATUS: &[u8] = b"dht.subvol.status";
@@ -145,9 +143,4 @@ impl Distribute {
         }
         Err(self.weigh(errors))
     }
-}
-
-fn answer(name: &Bytes, text: Vec<u8>) -> FopResult {
-    let xattrs = Dict::new().with(name.clone(), Value::Str(text.into()));
-    Ok(Reply::Xattrs { xattrs, xdata: Dict::new() })
 }

@@ -3,13 +3,11 @@
 
 use bytes::Bytes;
 use ladrillo_translator::error::errno::EAGAIN;
-use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, Reply, Value};
+use ladrillo_translator::{Context, Fop, FopError, FopResult, Gfid, Reply};
 
 use super::Replicate;
+use crate::translators::whereabouts::{NODE_UUID, NODE_UUIDS, PATHINFO, answer};
 
-const PATHINFO: [&[u8]; 2] = [b"trusted.glusterfs.pathinfo", b"glusterfs.pathinfo"];
-const NODE_UUID: &[u8] = b"trusted.glusterfs.node-uuid";
-const NODE_UUIDS: &[u8] = b"trusted.glusterfs.list-node-uuids";
 /// Stands for a brick that did not answer.
 const NO_NODE: &str = "00000000-0000-0000-0000-000000000000";
 /// Orders to clear locks, and to end a wait for one.
@@ -100,9 +98,4 @@ impl Replicate {
             choices.join(",")
         ))
     }
-}
-
-fn answer(name: &Bytes, text: String) -> FopResult {
-    let xattrs = Dict::new().with(name.clone(), Value::Str(text.into()));
-    Ok(Reply::Xattrs { xattrs, xdata: Dict::new() })
 }
