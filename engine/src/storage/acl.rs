@@ -11,16 +11,45 @@ pub const ACCESS_TEXT: &str = "glusterfs.posix.acl";
 /// The key of the ACL that a directory's new entries get.
 pub const DEFAULT_TEXT: &str = "glusterfs.posix.default_acl";
 
-const USER_OBJ: u16 = 0x01;
-const USER: u16 = 0x02;
-const GROUP_OBJ: u16 = 0x04;
-const GROUP: u16 = 0x08;
-const MASK: u16 = 0x10;
-const OTHER: u16 = 0x20;
+/// The owner.
+pub const USER_OBJ: u16 = 0x01;
+/// A user named by id.
+pub const USER: u16 = 0x02;
+/// The file's group.
+pub const GROUP_OBJ: u16 = 0x04;
+/// A group named by id.
+pub const GROUP: u16 = 0x08;
+/// The most that named users and groups are given.
+pub const MASK: u16 = 0x10;
+/// All others.
+pub const OTHER: u16 = 0x20;
 /// The id of entries that have none.
 const NO_ID: u32 = u32::MAX;
 /// Most entries. Source: our bound; ext4 has room for some hundreds.
 const MAX_ENTRIES: usize = 4096;
+
+/// One entry of an ACL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AclEntry {
+    /// Whom it is about: [`USER_OBJ`] and so on.
+    pub tag: u16,
+    /// 4 read, 2 write, 1 execute or search.
+    pub permissions: u16,
+    /// Of named users and groups.
+    pub id: u32,
+}
+
+/// The entries of the kernel's form, in its order; `None` where it is none.
+pub fn entries(raw: &[u8]) -> Option<impl Iterator<Item = AclEntry>> {
+    let (entries, rest) = raw.strip_prefix(&2u32.to_le_bytes())?.as_chunks::<8>();
+    rest.is_empty().then(|| {
+        entries.iter().map(|[tag_low, tag_high, bits_low, bits_high, id @ ..]| AclEntry {
+            tag: u16::from_le_bytes([*tag_low, *tag_high]),
+            permissions: u16::from_le_bytes([*bits_low, *bits_high]),
+            id: u32::from_le_bytes(*id),
+        })
+    })
+}
 
 /// The kernel's xattr behind one of these keys; `None` for any other key.
 pub fn kernel_key(text_key: &[u8]) -> Option<&'static str> {
@@ -84,14 +113,8 @@ pub fn from_text(text: &[u8]) -> Option<Vec<u8>> {
 
 /// The text of the kernel's form; `None` where it is none.
 pub fn to_text(raw: &[u8]) -> Option<String> {
-    let (entries, rest) = raw.strip_prefix(&2u32.to_le_bytes())?.as_chunks::<8>();
-    if !rest.is_empty() {
-        return None;
-    }
     let mut text = String::new();
-    for [tag_low, tag_high, bits_low, bits_high, id @ ..] in entries {
-        let (tag, bits) = (u16::from_le_bytes([*tag_low, *tag_high]), u16::from_le_bytes([*bits_low, *bits_high]));
-        let id = u32::from_le_bytes(*id);
+    for AclEntry { tag, permissions: bits, id } in entries(raw)? {
         if !text.is_empty() {
             text.push(',');
         }

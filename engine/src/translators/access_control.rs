@@ -11,6 +11,8 @@ use ladrillo_translator::fop::{Entry, File};
 use ladrillo_translator::iatt::SetattrValid;
 use ladrillo_translator::{Context, Dict, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, Parent, Reply, Translator};
 
+use crate::storage::acl::{self, AclEntry, GROUP, GROUP_OBJ, MASK, OTHER, USER, USER_OBJ};
+
 /// Execute or search.
 const X: u32 = 1;
 /// Write.
@@ -406,35 +408,19 @@ fn allowed(context: &Context, iatt: &Iatt, wanted: u32) -> bool {
     bits & wanted == wanted
 }
 
-/// A POSIX access ACL as Linux stores it: version 2, then entries of tag, permissions, id (acl_ea in posix_acl_xattr.h).
+/// A POSIX access ACL.
 struct Acl {
-    entries: Vec<(u16, u32, u32)>,
+    entries: Vec<AclEntry>,
 }
 
-const USER_OBJ: u16 = 0x01;
-const USER: u16 = 0x02;
-const GROUP_OBJ: u16 = 0x04;
-const GROUP: u16 = 0x08;
-const MASK: u16 = 0x10;
-const OTHER: u16 = 0x20;
-
 impl Acl {
+    /// Of the kernel's form.
     fn parse(raw: &[u8]) -> Option<Acl> {
-        let body = raw.strip_prefix(&2u32.to_le_bytes())?;
-        if !body.len().is_multiple_of(8) {
-            return None;
-        }
-        let mut entries = Vec::new();
-        for entry in body.chunks_exact(8) {
-            let tag = u16::from_le_bytes(entry.get(..2)?.try_into().ok()?);
-            let permissions = u16::from_le_bytes(entry.get(2..4)?.try_into().ok()?);
-            entries.push((tag, u32::from(permissions), u32::from_le_bytes(entry.get(4..)?.try_into().ok()?)));
-        }
-        Some(Acl { entries })
+        Some(Acl { entries: acl::entries(raw)?.collect() })
     }
 
     fn find(&self, tag: u16) -> Option<u32> {
-        self.entries.iter().find(|e| e.0 == tag).map(|e| e.1)
+        self.entries.iter().find(|entry| entry.tag == tag).map(|entry| u32::from(entry.permissions))
     }
 
     fn allows(&self, context: &Context, iatt: &Iatt, wanted: u32) -> bool {
@@ -443,19 +429,19 @@ impl Acl {
         if iatt.uid == context.uid {
             return self.find(USER_OBJ).is_some_and(granted);
         }
-        if let Some(entry) = self.entries.iter().find(|e| e.0 == USER && e.2 == context.uid) {
-            return granted(entry.1 & mask);
+        if let Some(entry) = self.entries.iter().find(|entry| entry.tag == USER && entry.id == context.uid) {
+            return granted(u32::from(entry.permissions) & mask);
         }
         let mut of_group = false;
-        for (tag, bits, id) in &self.entries {
-            let gid = match *tag {
+        for entry in &self.entries {
+            let gid = match entry.tag {
                 GROUP_OBJ => iatt.gid,
-                GROUP => *id,
+                GROUP => entry.id,
                 _ => continue,
             };
             if in_group(context, gid) {
                 of_group = true;
-                if granted(bits & mask) {
+                if granted(u32::from(entry.permissions) & mask) {
                     return true;
                 }
             }
