@@ -160,8 +160,13 @@ impl Cluster {
 
     /// Creates and starts a volume with one brick per server, `replica` of all of them.
     pub fn create_replicated(&self, volume: &str) {
+        self.create(volume, &format!("replica {}", self.servers));
+    }
+
+    /// Creates and starts a volume with one brick per server, of a kind: `replica 3 arbiter 1`, or nothing.
+    pub fn create(&self, volume: &str, kind: &str) {
         let bricks: Vec<String> = self.servers().iter().map(|n| format!("{}:/mnt/brick1/{volume}", n.name())).collect();
-        self.node(1).gluster(&format!("volume create {volume} replica {} {}", self.servers, bricks.join(" "))).must();
+        self.node(1).gluster(&format!("volume create {volume} {kind} {}", bricks.join(" "))).must();
         self.node(1).gluster(&format!("volume start {volume}")).must();
         self.wait_online(volume, self.servers);
     }

@@ -18,10 +18,7 @@ fn an_arbiter_votes_and_keeps_no_contents() {
     let cluster = Cluster::builder(3).build();
     cluster.form_pool();
     let node = cluster.node(1);
-    let bricks: Vec<String> = cluster.servers().iter().map(|n| format!("{}:/mnt/brick1/gv0", n.name())).collect();
-    node.gluster(&format!("volume create gv0 replica 3 arbiter 1 {}", bricks.join(" "))).must();
-    node.gluster("volume start gv0").must();
-    cluster.wait_online("gv0", 3);
+    cluster.create("gv0", "replica 3 arbiter 1");
     cluster.mount(1, "gv0", "/mnt/gv0");
     cluster.make_tar(1, "/run/tree.tar", 150);
     node.sh("mkdir /run/source && tar xf /run/tree.tar -C /run/source").must();

@@ -46,10 +46,7 @@ fn places(bricks: &[(String, BrickTree)], path: &str) -> (Vec<usize>, Vec<usize>
 fn a_distributed_volume_is_one_file_system() {
     let cluster = Cluster::builder(3).build();
     cluster.form_pool();
-    let bricks: Vec<String> = cluster.servers().iter().map(|n| format!("{}:/mnt/brick1/gv0", n.name())).collect();
-    cluster.node(1).gluster(&format!("volume create gv0 {}", bricks.join(" "))).must();
-    cluster.node(1).gluster("volume start gv0").must();
-    cluster.wait_online("gv0", 3);
+    cluster.create("gv0", "");
     cluster.mount(1, "gv0", "/mnt/gv0");
     cluster.mount(2, "gv0", "/mnt/gv0");
     work(&cluster, 1, "one");

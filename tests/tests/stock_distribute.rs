@@ -35,10 +35,7 @@ fn both_clients(servers: Programs, client: Programs) {
     need_stock();
     let cluster = Cluster::builder(3).server_programs(servers).client(client).build();
     cluster.form_pool();
-    let bricks: Vec<String> = cluster.servers().iter().map(|n| format!("{}:/mnt/brick1/gv0", n.name())).collect();
-    cluster.node(1).gluster(&format!("volume create gv0 {}", bricks.join(" "))).must();
-    cluster.node(1).gluster("volume start gv0").must();
-    cluster.wait_online("gv0", 3);
+    cluster.create("gv0", "");
     // Machine 1 mounts with the servers' programs, machine 4 with the others'.
     cluster.mount(1, "gv0", "/mnt/gv0");
     cluster.mount(4, "gv0", "/mnt/gv0");

@@ -313,6 +313,18 @@ impl World {
         world
     }
 
+    /// The same, with a glusterd that answers one connection, the first, and is dead then.
+    async fn connected_once(time: &VirtualTime) -> World {
+        let world = World::new(time, &options());
+        let listener = world.network.listen(glusterd());
+        world.listen(brick_address());
+        world.client.start();
+        let portmap = listener.accept().await;
+        time.spawn(Box::pin(serve_connection(world.brick.clone(), portmap)));
+        world.wait_for("Up", 1).await;
+        world
+    }
+
     /// Waits for the `count`th event of a name.
     async fn wait_for(&self, event: &str, count: usize) {
         for _ in 0..10_000 {
@@ -453,15 +465,7 @@ fn a_cut_link_fails_what_is_under_way_at_once_and_is_mended() {
 #[test]
 fn the_brick_is_found_again_while_glusterd_is_dead() {
     test(|time| async move {
-        let world = World::new(&time, &options());
-        {
-            let listener = world.network.listen(glusterd());
-            world.listen(brick_address());
-            world.client.start();
-            let portmap = listener.accept().await;
-            time.spawn(Box::pin(serve_connection(world.brick.clone(), portmap)));
-            world.wait_for("Up", 1).await;
-        }
+        let world = World::connected_once(&time).await;
         world.network.cut(&brick_address());
         world.wait_for("Up", 2).await;
     });
@@ -795,15 +799,7 @@ fn a_lock_is_taken_again_once_its_file_can_be_opened_again() {
 #[test]
 fn the_client_of_a_new_graph_finds_the_brick_while_glusterd_is_dead() {
     test(|time| async move {
-        let world = World::new(&time, &options());
-        {
-            let listener = world.network.listen(glusterd());
-            world.listen(brick_address());
-            world.client.start();
-            let portmap = listener.accept().await;
-            time.spawn(Box::pin(serve_connection(world.brick.clone(), portmap)));
-            world.wait_for("Up", 1).await;
-        }
+        let world = World::connected_once(&time).await;
         let new = |name| Client::new(name, &options(), Arc::new(time.clone()), world.network.connector()).unwrap();
         let (heir, stranger) = (new("heir"), new("stranger"));
         heir.inherit(&world.client);
