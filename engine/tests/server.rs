@@ -14,9 +14,13 @@ use ladrillo_engine::runtime::{GlommioRuntime, Pool};
 use ladrillo_engine::server::{Server, ServerConfig};
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::{Entry, File, Flock, LockCmd, LockType};
+use ladrillo_translator::iatt::SetattrValid;
 use ladrillo_translator::volfile::{Node, Volfile};
 use ladrillo_translator::{Dict, FdId, Fop, FopKind, FopResult, Gfid, LockOwner, Payload, Reply, Value};
+use ladrillo_transport::Credential;
+use ladrillo_transport::program::extension::{self, Outgoing};
 use ladrillo_transport::program::{callback, dump, fop4, handshake};
+use ladrillo_transport::xdr::Writer;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -222,6 +226,133 @@ fn nonsense_is_refused_and_nobody_else_notices() {
     assert!(dump::Reply::decode(program).unwrap().has(fop4::PROGRAM, fop4::VERSION));
     let file = File { gfid: Gfid::ROOT, fd: Some(FdId(12345)) };
     assert_eq!(call(&mut client, Fop::Fstat { file, xdata: Dict::new() }).unwrap_err().errno, errno::EBADF);
+    brick.check_alive();
+}
+
+/// A client with a session that speaks our own program.
+fn extended(brick: &Brick, uid: &str) -> Client {
+    let mut client = brick.connect();
+    let mut dict = Dict::new();
+    dict.set_str("remote-subvolume", "brick");
+    dict.set_str("process-uuid", uid.to_owned());
+    dict.set_int("fops-version", i64::from(fop4::PROGRAM));
+    dict.set_int(extension::SETVOLUME_KEY, 1);
+    assert_eq!(ask_volume(&mut client, dict).op_ret, 0);
+    client
+}
+
+fn message(steps: &[Outgoing<'_>]) -> ladrillo_transport::Message {
+    let mut writer = Writer::default();
+    let payload = extension::write_request(&mut writer, steps).unwrap();
+    ladrillo_transport::Message { header: writer.finish(), payload, padding: 0 }
+}
+
+fn ask_steps(client: &mut Client, steps: &[Outgoing<'_>]) -> Vec<(FopResult, Option<FdId>)> {
+    let kinds: Vec<FopKind> = steps.iter().map(|step| step.fop.kind()).collect();
+    let reply = client.call(extension::PROGRAM, extension::VERSION, extension::PROC_STEPS, message(steps)).unwrap();
+    extension::decode_reply(&kinds, reply).unwrap()
+}
+
+fn errnos(answers: &[(FopResult, Option<FdId>)]) -> Vec<i32> {
+    answers.iter().map(|(result, _)| result.as_ref().err().map_or(0, |e| e.errno)).collect()
+}
+
+#[test]
+fn steps_are_carried_out_as_single_fops_are() {
+    let Some(brick) = brick() else { return };
+    let mut client = extended(&brick, "one");
+    let gfid = Gfid::random();
+    let entry = Entry { parent: Gfid::ROOT, name: Bytes::from_static(b"file") };
+    let domain = Bytes::from_static(b"domain");
+    let lock = Fop::Entrylk {
+        gfid: Gfid::ROOT,
+        domain,
+        name: Some(entry.name.clone()),
+        cmd: ladrillo_translator::fop::EntrylkCmd::TryLock,
+        kind: LockType::Write,
+        xdata: Dict::new(),
+    };
+    let create = Fop::Create {
+        entry: entry.clone(),
+        flags: 2,
+        mode: 0o644,
+        umask: 0,
+        fd: FdId(0),
+        xdata: Dict::new().with("gfid-req", Value::Gfid(gfid)),
+    };
+    let step = |fop, needs_previous| Outgoing { credential: None, fop, needs_previous };
+    let answers = ask_steps(&mut client, &[step(&lock, false), step(&create, true)]);
+    assert_eq!(errnos(&answers), [0, 0]);
+    let fd = answers[1].1.expect("a descriptor");
+    // Another client meets the lock; what does not need it is done all the same.
+    let mut other = extended(&brick, "two");
+    let unlink = Fop::Unlink { entry: entry.clone(), flags: 0, xdata: Dict::new() };
+    let stat = Fop::Stat { gfid: Gfid::ROOT, xdata: Dict::new() };
+    let answers = ask_steps(&mut other, &[step(&lock, false), step(&unlink, true), step(&stat, false)]);
+    assert_eq!(errnos(&answers), [errno::EAGAIN, errno::ECANCELED, 0]);
+    // Descriptors are the session's, callers each step's.
+    let file = File { gfid, fd: Some(fd) };
+    let data = Payload::from_bytes(Bytes::from_static(b"hello"));
+    let write = Fop::Write { file, offset: 0, data, flags: 0, xdata: Dict::new() };
+    let read = Fop::Read { file, offset: 0, size_bytes: 99, flags: 0, xdata: Dict::new() };
+    let chmod = Fop::Setattr {
+        gfid,
+        iatt: Box::new(ladrillo_translator::Iatt { mode: 0o600, ..Default::default() }),
+        valid: SetattrValid(SetattrValid::MODE),
+        xdata: Dict::new(),
+    };
+    let stranger = ladrillo_translator::Context { uid: 4711, gid: 4711, ..ladrillo_translator::Context::root() };
+    let credential = Some(Credential::v3(&stranger));
+    let steps = [step(&write, false), step(&read, true), Outgoing { credential, fop: &chmod, needs_previous: false }];
+    let answers = ask_steps(&mut client, &steps);
+    assert_eq!(errnos(&answers), [0, 0, errno::EPERM]);
+    assert!(matches!(&answers[1].0, Ok(Reply::Read { data, .. }) if data.as_slice() == b"hello"));
+    assert_eq!(errnos(&ask_steps(&mut other, &[step(&read, false)])), [errno::EBADF]);
+    // What would wait for a lock, and what is more than a record holds, fails alone.
+    let wait = inodelk(gfid, LockCmd::SetWait, LockType::Write);
+    assert_eq!(errnos(&ask_steps(&mut client, &[step(&wait, false), step(&stat, false)])), [errno::EINVAL, 0]);
+    let much = Fop::Read { file, offset: 0, size_bytes: u32::MAX, flags: 0, xdata: Dict::new() };
+    let steps: Vec<Outgoing<'_>> = (0..64).map(|_| step(&much, false)).collect();
+    let refused = errnos(&ask_steps(&mut client, &steps));
+    assert_eq!((refused[0], refused[63]), (0, errno::EMSGSIZE));
+    // With its connection go its locks.
+    drop(client);
+    until("the lock is free", || errnos(&ask_steps(&mut other, &[step(&lock, false)])) == [0]);
+    brick.check_alive();
+}
+
+#[test]
+fn steps_that_are_none_are_refused() {
+    let Some(brick) = brick() else { return };
+    let stat = Fop::Stat { gfid: Gfid::ROOT, xdata: Dict::new() };
+    let one = [Outgoing { credential: None, fop: &stat, needs_previous: false }];
+    let ask = |client: &mut Client, procedure, body| {
+        let answer = client.call(extension::PROGRAM, extension::VERSION, procedure, body);
+        answer.map_or_else(|e| e.to_string(), |_| "done".to_owned())
+    };
+    // Who did not announce it has stock procedures only.
+    assert!(ask(&mut brick.client("stock"), extension::PROC_STEPS, message(&one)).contains("DeniedAuth"));
+    let mut client = extended(&brick, "ours");
+    assert!(ask(&mut client, 2, message(&one)).contains("ProcUnavail"));
+    let whole = message(&one).header;
+    for end in 0..whole.len() {
+        let cut = ladrillo_transport::Message { header: whole.slice(..end), ..Default::default() };
+        let said = ask(&mut client, extension::PROC_STEPS, cut);
+        assert!(said.contains("GarbageArgs"), "{end}: {said}");
+    }
+    for words in [vec![65u32], vec![u32::MAX], vec![1, 1, 8, 0], vec![1, 1, 0, u32::MAX], vec![2, 1, 0, 0, 1, 2, 0]] {
+        let header: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        let body = ladrillo_transport::Message { header: header.into(), ..Default::default() };
+        assert!(ask(&mut client, extension::PROC_STEPS, body).contains("GarbageArgs"), "{words:?}");
+    }
+    // A procedure that is none, steps in steps among them, and arguments that are none fail alone.
+    let words = [3u32, 49, 0, 0, extension::PROGRAM, 0, 0, 1, 0, 4, 0];
+    let header: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+    let body = ladrillo_transport::Message { header: header.into(), ..Default::default() };
+    let reply = client.call(extension::PROGRAM, extension::VERSION, extension::PROC_STEPS, body).unwrap();
+    let kinds = [FopKind::Stat; 3];
+    let answers = extension::decode_reply(&kinds, reply).unwrap();
+    assert_eq!(errnos(&answers), [errno::EOPNOTSUPP, errno::EOPNOTSUPP, errno::EINVAL]);
     brick.check_alive();
 }
 

@@ -15,6 +15,7 @@ pub mod locks;
 pub mod memory;
 pub mod option;
 pub mod payload;
+pub mod steps;
 pub mod translator;
 pub mod volfile;
 
@@ -26,5 +27,6 @@ pub use gfid::Gfid;
 pub use iatt::{FileType, Iatt, Timespec};
 pub use option::{OptionError, OptionKind, OptionSpec, Options};
 pub use payload::Payload;
+pub use steps::{Step, StepsFuture};
 pub use translator::{Event, FdId, FopFuture, LocalFuture, Parent, Runtime, Translator};
 pub use volfile::{Volfile, VolfileError};

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use crate::fop::Name;
 use crate::option::{OptionError, Options};
+use crate::steps::{Step, StepsFuture};
 use crate::{Context, Fop, FopResult, Gfid, Timespec};
 
 /// Names an open file or directory within a client graph (or within one client's session on a brick). The opener picks
@@ -36,6 +37,12 @@ pub trait Translator: Send + Sync {
     /// Carries out `fop` for `context`. Dropping the future does not undo what was sent; whoever needs an operation to
     /// run to its end whatever happens to the caller spawns it on the [`Runtime`].
     fn submit<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a>;
+
+    /// Carries out `steps` one after the other and answers each, in one message where this and whoever is at the other end
+    /// can do so. As with [`Translator::submit`], dropping the future does not undo what was sent.
+    fn submit_steps(&self, steps: Vec<Step>) -> StepsFuture<'_> {
+        Box::pin(crate::steps::one_by_one(self, steps))
+    }
 
     /// Says who hears this translator's events; called once, when the graph is built, before [`Translator::start`].
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize);

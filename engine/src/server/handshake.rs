@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ladrillo_translator::error::errno;
 use ladrillo_translator::{Dict, Gfid, Value};
 use ladrillo_transport::Message;
-use ladrillo_transport::program::{fop4, handshake as wire};
+use ladrillo_transport::program::{extension, fop4, handshake as wire};
 use ladrillo_transport::rpc::{AcceptStatus, CallHeader};
 
 use super::auth::{Refusal, authenticate};
@@ -69,6 +69,7 @@ impl Client {
     /// The answer, or `None` where a directory has to be looked up first.
     fn set_volume(&mut self, xid: u32, request: Dict) -> Option<Message> {
         let mut answer = Dict::new();
+        self.extended = request.int(extension::SETVOLUME_KEY) == Some(i64::from(extension::VERSION));
         let outcome = self.admit(&request, &mut answer).map(|admitted| match Subdir::parse(admitted.subdir()) {
             None => {
                 self.enter(admitted, None);

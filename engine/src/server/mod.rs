@@ -9,6 +9,7 @@ pub mod connection;
 pub mod handshake;
 mod observer;
 pub mod session;
+mod steps;
 mod subdir;
 
 use std::cell::{Cell, RefCell};
@@ -33,7 +34,7 @@ use ladrillo_translator::locks::{ContendedLock, Contention};
 use ladrillo_translator::{ClientId, Context, Fop, FopError, FopKind, FopResult, Gfid, Translator};
 use ladrillo_transport::Message;
 use ladrillo_transport::credential::Credential;
-use ladrillo_transport::program::{callback, dump, fop4, handshake as wire};
+use ladrillo_transport::program::{callback, dump, extension, fop4, handshake as wire};
 use ladrillo_transport::rpc::{self, AUTH_REJECTEDCRED, AUTH_TOOWEAK, AcceptStatus, CallHeader, Incoming as Record};
 use ladrillo_transport::xdr::DecodeError;
 use parking_lot::Mutex;
@@ -401,6 +402,7 @@ async fn serve(shared: &Arc<Shared>, socket: OwnedFd, executor: usize) {
         outgoing: outgoing.clone(),
         peer,
         session: None,
+        extended: false,
         mounting: None,
         flight: Rc::new(Flight::default()),
     };
@@ -437,6 +439,8 @@ struct Client {
     outgoing: Arc<Outgoing>,
     peer: Option<SocketAddr>,
     session: Option<Arc<Session>>,
+    /// It speaks our own program.
+    extended: bool,
     mounting: Option<Mounting>,
     flight: Rc<Flight>,
 }
@@ -474,6 +478,7 @@ impl Client {
             fop4::PROGRAM => fop4::VERSION,
             wire::PROGRAM => wire::VERSION,
             dump::PROGRAM => dump::VERSION,
+            extension::PROGRAM => extension::VERSION,
             _ => {
                 self.refuse(header.xid, AcceptStatus::ProgUnavail);
                 return Ok(());
@@ -486,6 +491,7 @@ impl Client {
         match header.program {
             fop4::PROGRAM => self.fop(&header, body, size),
             wire::PROGRAM => self.handshake(&header, body),
+            extension::PROGRAM => self.extension(&header, body, size),
             _ => self.dump(&header),
         }
         Ok(())
@@ -507,6 +513,7 @@ impl Client {
                         program(dump::NAME, dump::PROGRAM, dump::VERSION),
                         program(fop4::NAME, fop4::PROGRAM, fop4::VERSION),
                         program(wire::NAME, wire::PROGRAM, wire::VERSION),
+                        program(extension::NAME, extension::PROGRAM, extension::VERSION),
                     ],
                 }
                 .encode()
@@ -543,36 +550,49 @@ impl Client {
                 };
             }
         };
-        let Some(mut context) = header.credential.context(session.id) else {
+        let Some(context) = self.context(&header.credential, &session) else {
             return self.refuse(xid, AcceptStatus::DeniedAuth(AUTH_REJECTEDCRED));
         };
-        if let Credential::GlusterfsV3(caller) = &header.credential
+        let kind = fop.kind();
+        let counted = !may_wait_for_lock(kind);
+        // What the answer may hold counts too.
+        let size = size + crate::storage::answer_bytes(&fop);
+        let (shared, outgoing) = (self.shared.clone(), self.outgoing.clone());
+        self.run(counted.then_some(size), async move {
+            let (result, opened) = carry_out(&shared, &session, &context, fop).await;
+            if let Err(e) = &result {
+                tracing::trace!(fop = %kind.name(), client = %session.uid, error = %e, "failed");
+            }
+            outgoing.send(rpc::encode_reply(xid, AcceptStatus::Success, fop4::encode_reply(kind, &result, opened)));
+        });
+    }
+
+    /// The caller of a fop; `None` for a credential that is not understood.
+    fn context(&self, credential: &Credential, session: &Session) -> Option<Context> {
+        let mut context = credential.context(session.id)?;
+        if let Credential::GlusterfsV3(caller) = credential
             && caller.flags == 0
         {
             // Heal, rebalance, and clients without ctime leave recorded times alone.
             context.birth = ladrillo_translator::Timespec::default();
         }
         self.shared.graph.squash().apply(&mut context, session.trusted);
-        let kind = fop.kind();
-        let counted =
-            !matches!(kind, FopKind::Inodelk | FopKind::Finodelk | FopKind::Entrylk | FopKind::Fentrylk | FopKind::Lk);
-        // What the answer may hold counts too.
-        let size = size + crate::storage::answer_bytes(&fop);
-        let (shared, outgoing, flight) = (self.shared.clone(), self.outgoing.clone(), self.flight.clone());
-        if counted {
+        Some(context)
+    }
+
+    /// Runs `work`, counted as so many bytes of what the connection has under way, if at all.
+    fn run(&self, counted: Option<usize>, work: impl Future<Output = ()> + 'static) {
+        let (shared, flight) = (self.shared.clone(), self.flight.clone());
+        if let Some(size) = counted {
             flight.enter(size);
             shared.pending.fetch_add(1, Ordering::Relaxed);
         }
         let mut task = Box::pin(async move {
-            let (result, opened) = carry_out(&shared, &session, &context, fop).await;
-            if counted {
+            work.await;
+            if let Some(size) = counted {
                 flight.leave(size);
                 shared.pending.fetch_sub(1, Ordering::Relaxed);
             }
-            if let Err(e) = &result {
-                tracing::trace!(fop = %kind.name(), client = %session.uid, error = %e, "failed");
-            }
-            outgoing.send(rpc::encode_reply(xid, AcceptStatus::Success, fop4::encode_reply(kind, &result, opened)));
         });
         // Most end at once: those cost no task.
         let mut now = std::task::Context::from_waker(Waker::noop());
@@ -580,6 +600,11 @@ impl Client {
             glommio::spawn_local(task).detach();
         }
     }
+}
+
+/// Locks wait in the locks translator, which bounds them; the unlocks they wait for must get through.
+fn may_wait_for_lock(kind: FopKind) -> bool {
+    matches!(kind, FopKind::Inodelk | FopKind::Finodelk | FopKind::Entrylk | FopKind::Fentrylk | FopKind::Lk)
 }
 
 /// Runs a fop through the graph on behalf of a session.

@@ -120,6 +120,11 @@ impl Session {
         None
     }
 
+    /// Whether its last connection has gone.
+    pub fn is_ended(&self) -> bool {
+        self.state.lock().ended
+    }
+
     /// What is to be seen of it.
     pub fn view(&self) -> ClientView {
         let state = self.state.lock();

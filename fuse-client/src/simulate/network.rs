@@ -14,9 +14,10 @@ use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::{File, FopKind};
 use ladrillo_translator::locks::Locks;
 use ladrillo_translator::memory::Memory;
+use ladrillo_translator::steps::one_by_one;
 use ladrillo_translator::{
-    ClientId, Context, Dict, Event, FdId, Fop, FopError, FopFuture, FopResult, Gfid, Options, Parent, Runtime,
-    Translator,
+    ClientId, Context, Dict, Event, FdId, Fop, FopError, FopFuture, FopResult, Gfid, Options, Parent, Runtime, Step,
+    StepsFuture, Translator,
 };
 use parking_lot::Mutex;
 
@@ -164,13 +165,15 @@ pub struct Link {
     process: u64,
     brick: Arc<Brick>,
     world: Handle,
+    /// Its brick is one that takes one fop in a message.
+    one_by_one: bool,
     state: Mutex<LinkState>,
 }
 
 struct LinkState {
     session: Option<ClientId>,
     parent: Option<(Weak<dyn Parent>, usize)>,
-    pending: BTreeMap<u64, oneshot::Sender<FopResult>>,
+    pending: BTreeMap<u64, oneshot::Sender<FopResult<Vec<FopResult>>>>,
     next_request: u64,
     files: BTreeMap<FdId, Opened>,
     is_silent: bool,
@@ -212,6 +215,7 @@ impl Link {
             process,
             brick: Arc::clone(brick),
             world: world.of(Process::WORLD),
+            one_by_one: world.chance(25),
             state: Mutex::new(state),
         })
     }
@@ -433,40 +437,89 @@ impl Link {
         true
     }
 
-    async fn carry(self: Arc<Link>, session: ClientId, request: u64, context: Context, fop: Fop) {
+    /// Takes `steps` to the brick in one message, where each is carried out: the brick may die, or give the session up,
+    /// between two of them.
+    async fn carry(self: Arc<Link>, session: ClientId, request: u64, steps: Vec<Step>) {
         if !self.travel().await {
             return;
         }
-        let Some(locks) = self.brick.serving(session) else {
-            // The brick has given this session up: a reset.
-            if self.is_of(session) {
-                self.lose();
+        let mut results: Vec<FopResult> = Vec::with_capacity(steps.len());
+        let mut opened = Vec::new();
+        for Step { context, fop, needs_previous } in steps {
+            if !results.is_empty() && self.world.chance(20) {
+                self.world.delay_us(1, 2_000).await;
             }
-            return;
-        };
-        let opens = opened_by(&fop);
-        let shown = self.world.keeps_lines().then(|| brief(&fop));
-        let result = locks.submit(&context, fop).await;
-        if let Some(shown) = shown {
-            let (process, number) = (self.process, self.brick.number);
-            self.world.note(0, || format!("    process {process} on brick {number}: {shown} -> {}", outcome(&result)));
+            if needs_previous && results.last().is_some_and(|result| result.is_err()) {
+                results.push(Err(Step::left_out()));
+                continue;
+            }
+            let Some(locks) = self.brick.serving(session) else {
+                // The brick has given this session up: a reset.
+                if self.is_of(session) {
+                    self.lose();
+                }
+                return;
+            };
+            let opens = opened_by(&fop);
+            let shown = self.world.keeps_lines().then(|| brief(&fop));
+            let result = locks.submit(&context.with_client(session), fop).await;
+            if let Some(shown) = shown {
+                let (process, number) = (self.process, self.brick.number);
+                let line = || format!("    process {process} on brick {number}: {shown} -> {}", outcome(&result));
+                self.world.note(0, line);
+            }
+            if let (Ok(reply), Some((fd, open))) = (&result, opens) {
+                let gfid = match reply {
+                    ladrillo_translator::Reply::Entry { iatt, .. } => iatt.gfid,
+                    _ => open.gfid,
+                };
+                opened.push((fd, Opened { gfid, ..open }));
+            }
+            results.push(result);
         }
         let arrives = self.travel().await;
         let mut state = self.state.lock();
         if !arrives || state.session != Some(session) {
             return;
         }
-        if let (Ok(_), Some((fd, open))) = (&result, opens) {
-            let gfid = match &result {
-                Ok(ladrillo_translator::Reply::Entry { iatt, .. }) => iatt.gfid,
-                _ => open.gfid,
-            };
-            state.files.insert(fd, Opened { gfid, ..open });
-        }
+        state.files.extend(opened);
         if let Some(sender) = state.pending.remove(&request) {
             drop(state);
-            let _ = sender.send(result);
+            let _ = sender.send(Ok(results));
         }
+    }
+
+    /// Whether the brick can be asked `fop` in this session.
+    fn check(&self, state: &LinkState, fop: &Fop) -> FopResult<()> {
+        // The brick of this session does not have the file open.
+        let fd = file_of(fop).and_then(|file| file.fd);
+        if fd.is_some_and(|fd| state.files.get(&fd).is_none_or(|open| open.is_bad)) {
+            return Err(FopError::new(errno::EBADFD, format!("{}: the file is not open there", self.name)));
+        }
+        Ok(())
+    }
+
+    /// Sends `steps`; the receiver hears their answers, or that the connection was lost.
+    fn post(&self, steps: Vec<Step>) -> FopResult<oneshot::Receiver<FopResult<Vec<FopResult>>>> {
+        let mut state = self.state.lock();
+        for step in &steps {
+            if let Fop::Release { file } | Fop::Releasedir { file } = &step.fop
+                && let Some(fd) = file.fd
+            {
+                state.files.remove(&fd);
+            }
+        }
+        let session = state.session.ok_or_else(|| FopError::not_connected(&self.name))?;
+        steps.iter().try_for_each(|step| self.check(&state, &step.fop))?;
+        let request = state.next_request;
+        state.next_request += 1;
+        let (sender, answer) = oneshot::channel();
+        state.pending.insert(request, sender);
+        drop(state);
+        if let Some(this) = self.this.upgrade() {
+            self.world.spawn(Box::pin(this.carry(session, request, steps)));
+        }
+        Ok(answer)
     }
 }
 
@@ -497,33 +550,34 @@ impl Translator for Link {
     }
 
     fn submit<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
-        let (session, request, answer) = {
-            let mut state = self.state.lock();
-            if let Fop::Release { file } | Fop::Releasedir { file } = &fop
-                && let Some(fd) = file.fd
-            {
-                state.files.remove(&fd);
+        let posted = self.post(vec![Step::new(context, fop)]);
+        Box::pin(async move {
+            match posted?.await {
+                Ok(results) => results?.pop().unwrap_or_else(|| Err(FopError::not_connected(&self.name))),
+                Err(_) => Err(FopError::not_connected(&self.name)),
             }
-            let Some(session) = state.session else {
-                let error = FopError::not_connected(&self.name);
-                return Box::pin(async { Err(error) });
-            };
-            // The brick of this session does not have the file open.
-            let fd = file_of(&fop).and_then(|file| file.fd);
-            if fd.is_some_and(|fd| state.files.get(&fd).is_none_or(|open| open.is_bad)) {
-                let error = FopError::new(errno::EBADFD, format!("{}: the file is not open there", self.name));
-                return Box::pin(async { Err(error) });
-            }
-            let request = state.next_request;
-            state.next_request += 1;
-            let (sender, answer) = oneshot::channel();
-            state.pending.insert(request, sender);
-            (session, request, answer)
+        })
+    }
+
+    fn submit_steps(&self, steps: Vec<Step>) -> StepsFuture<'_> {
+        // Stock bricks take them one by one: seeds differ in this.
+        let fits = {
+            let state = self.state.lock();
+            steps.iter().all(|step| self.check(&state, &step.fop).is_ok())
         };
-        if let Some(this) = self.this.upgrade() {
-            self.world.spawn(Box::pin(this.carry(session, request, context.with_client(session), fop)));
+        if self.one_by_one || !fits {
+            return Box::pin(one_by_one(self, steps));
         }
-        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(FopError::not_connected(&self.name))) })
+        let count = steps.len();
+        let posted = self.post(steps);
+        Box::pin(async move {
+            let lost = || FopError::not_connected(&self.name);
+            let answer = match posted {
+                Ok(posted) => posted.await.unwrap_or_else(|_| Err(lost())),
+                Err(error) => Err(error),
+            };
+            answer.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
+        })
     }
 
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {

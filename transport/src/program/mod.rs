@@ -2,6 +2,7 @@
 
 pub mod callback;
 pub mod dump;
+pub mod extension;
 pub mod fop4;
 pub mod handshake;
 pub mod portmap;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::{Either, select};
 use ladrillo_translator::error::errno;
 use ladrillo_translator::{Context, Dict, Runtime};
-use ladrillo_transport::program::{dump, fop4, handshake, portmap};
+use ladrillo_transport::program::{dump, extension, fop4, handshake, portmap};
 use ladrillo_transport::rpc::{self, AcceptStatus, Incoming};
 use ladrillo_transport::{Address, Connector, Credential, Message, Transport};
 
@@ -25,6 +25,8 @@ pub(super) struct Connected {
     pub address: Address,
     /// Whether the brick's storage is up (`child_up`).
     pub child_up: bool,
+    /// Whether it speaks our own program.
+    pub extended: bool,
     /// The volume's id as the brick knows it.
     pub volume_id: Option<String>,
 }
@@ -65,7 +67,7 @@ async fn connect_unbounded(
     settings: &Settings,
     connector: &dyn Connector,
     last: Option<&Address>,
-    setvolume: Dict,
+    mut setvolume: Dict,
 ) -> Result<Connected, ConnectError> {
     let address = match &settings.place {
         Place::Known(address) => address.clone(),
@@ -86,6 +88,10 @@ async fn connect_unbounded(
     if !programs.has(fop4::PROGRAM, fop4::VERSION) {
         return Err(ConnectError::new(format!("{address:?} does not have the program {}", fop4::NAME)));
     }
+    let extended = programs.has(extension::PROGRAM, extension::VERSION);
+    if extended {
+        setvolume.set_int(extension::SETVOLUME_KEY, i64::from(extension::VERSION));
+    }
     let credential = Credential::v3(&Context::root());
     let procedure = (handshake::PROGRAM, handshake::VERSION, handshake::PROC_SETVOLUME);
     let request = handshake::Setvolume { dict: setvolume }.encode();
@@ -100,6 +106,7 @@ async fn connect_unbounded(
     Ok(Connected {
         transport: link.keep(),
         address,
+        extended,
         child_up: answer.dict.int("child_up") != Some(0),
         volume_id: answer.dict.text("volume-id").map(str::to_owned),
     })

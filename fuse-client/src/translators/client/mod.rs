@@ -14,6 +14,7 @@ mod relock;
 mod session;
 mod settings;
 mod signal;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -27,9 +28,10 @@ use futures::future::{Either, select};
 use futures::stream::FuturesUnordered;
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::{EntrylkCmd, File, LockCmd};
+use ladrillo_translator::steps::one_by_one;
 use ladrillo_translator::{
     Context, Dict, Event, FdId, Fop, FopError, FopFuture, FopResult, OptionError, Options, Parent, Reply, Runtime,
-    Translator, Value,
+    Step, StepsFuture, Translator, Value,
 };
 use ladrillo_transport::program::callback::Callback;
 use ladrillo_transport::program::fop4;
@@ -194,6 +196,14 @@ impl Translator for Client {
         })
     }
 
+    fn submit_steps(&self, steps: Vec<Step>) -> StepsFuture<'_> {
+        let session = self.inner.session.read().clone();
+        match session.filter(|session| session.extended && steps::can_go_together(&steps)) {
+            Some(session) => Box::pin(self.inner.clone().submit_together(session, steps)),
+            None => Box::pin(one_by_one(self, steps)),
+        }
+    }
+
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
         if self.inner.parent.set((parent, child_index)).is_err() {
             tracing::warn!(client = %self.inner.name, "a second parent is not heard");
@@ -321,7 +331,7 @@ impl Inner {
     /// A session from its beginning to its end.
     async fn serve(self: &Arc<Self>, connected: Connected) {
         let epoch = self.sessions.load(Ordering::Relaxed);
-        let session = Session::new(epoch, connected.transport, self.runtime.clone());
+        let session = Session::new(epoch, connected.extended, connected.transport, self.runtime.clone());
         let reason = {
             let read = std::pin::pin!(session.read(|callback| self.on_callback(&session, callback)));
             let watch = std::pin::pin!(session.watch(|| self.settings().ping_timeout));
@@ -410,19 +420,34 @@ impl Inner {
     /// A fop as it is, with the brick's descriptors.
     async fn forward(self: Arc<Self>, context: &Context, mut fop: Fop) -> FopResult {
         let session = self.session()?;
+        self.resolve_files(&session, &mut fop)?;
+        let (reply, _) = self.call(&session, context, &fop).await?;
+        self.check_identity(&fop, reply)
+    }
+
+    /// Puts the brick's descriptors in the place of the graph's.
+    ///
+    /// # Errors
+    /// EBADFD: a file that is not open on the brick, and that the fop needs to be.
+    fn resolve_files(self: &Arc<Self>, session: &Arc<Session>, fop: &mut Fop) -> FopResult<()> {
         let kind = fop.kind();
         for file in fop.files_mut().into_iter().flatten() {
             let Some(fd) = file.fd else { continue };
             file.fd = match self.fds.resolve(fd, kind, session.epoch, self.runtime.now())? {
                 Resolved::Use(number) => number,
                 Resolved::Reopen(open, number) => {
-                    self.reopen_in_background(&session, open);
+                    self.reopen_in_background(session, open);
                     number?
                 }
             };
         }
-        let (reply, _) = self.call(&session, context, &fop).await?;
-        match (&fop, &reply) {
+        Ok(())
+    }
+
+    /// # Errors
+    /// ESTALE: a LOOKUP has found another inode than its caller believes in.
+    fn check_identity(&self, fop: &Fop, reply: Reply) -> FopResult {
+        match (fop, &reply) {
             (Fop::Lookup { gfid, .. }, Reply::Lookup { iatt, .. }) if !gfid.is_null() && iatt.gfid != *gfid => {
                 Err(FopError::new(errno::ESTALE, format!("{}: {gfid} is now {}", self.name, iatt.gfid))
                     .with_xdata(Dict::new().with("gfid-changed", Value::Int(1))))
@@ -480,11 +505,17 @@ impl Inner {
 
     async fn open_now(&self, session: &Session, context: &Context, fop: Fop) -> FopResult {
         let (reply, opened) = self.call(session, context, &fop).await?;
-        let (file, fd) = match (&fop, &reply) {
+        self.note_opened(session, context, &fop, &reply, opened).await;
+        Ok(reply)
+    }
+
+    /// Notes what a fop that opens has opened on the brick.
+    async fn note_opened(&self, session: &Session, context: &Context, fop: &Fop, reply: &Reply, opened: Option<FdId>) {
+        let (file, fd) = match (fop, reply) {
             (Fop::Create { flags, fd, .. }, Reply::Entry { iatt, .. }) => (OpenFd::new(iatt.gfid, *flags, false), *fd),
             (Fop::Open { gfid, flags, fd, .. }, _) => (OpenFd::new(*gfid, *flags, false), *fd),
             (Fop::Opendir { gfid, fd, .. }, _) => (OpenFd::new(*gfid, 0, true), *fd),
-            _ => return Ok(reply),
+            _ => return,
         };
         let (gfid, directory) = (file.gfid, file.directory);
         if let Some(number) = opened
@@ -492,7 +523,6 @@ impl Inner {
         {
             self.release_number(session, context, File { gfid, fd: Some(before) }, directory).await;
         }
-        Ok(reply)
     }
 
     /// Forgets an open file, here and on the brick.

@@ -61,6 +61,8 @@ impl CallError {
 pub(super) struct Session {
     /// Numbers the sessions of a client: descriptors are good within one.
     pub epoch: u64,
+    /// Whether the brick speaks our own program, too.
+    pub extended: bool,
     transport: Arc<dyn Transport>,
     runtime: Arc<dyn Runtime>,
     calls: Mutex<Calls>,
@@ -95,10 +97,11 @@ impl Drop for Registration<'_> {
 }
 
 impl Session {
-    pub fn new(epoch: u64, transport: Arc<dyn Transport>, runtime: Arc<dyn Runtime>) -> Arc<Session> {
+    pub fn new(epoch: u64, extended: bool, transport: Arc<dyn Transport>, runtime: Arc<dyn Runtime>) -> Arc<Session> {
         let now = runtime.now();
         Arc::new(Session {
             epoch,
+            extended,
             transport,
             runtime,
             calls: Mutex::new(Calls { last_xid: 1000, ..Calls::default() }),

@@ -13,7 +13,7 @@ use futures::task::LocalSpawnExt;
 use ladrillo_translator::fop::{Entry, Flock, LockType};
 use ladrillo_translator::{FopKind, Gfid, Iatt, LocalFuture, Timespec};
 use ladrillo_transport::memory::{Listener, Network};
-use ladrillo_transport::program::{dump, handshake, portmap};
+use ladrillo_transport::program::{dump, extension, handshake, portmap};
 use ladrillo_transport::rpc::{self, AcceptStatus, Incoming};
 use ladrillo_transport::{Message, Transport};
 
@@ -136,6 +136,10 @@ struct Brick {
     /// How many LKs fail with EAGAIN.
     refuse_lock: u32,
     volume_id: &'static str,
+    /// Speaks our own program.
+    extended: bool,
+    /// How many records with steps came.
+    together: usize,
 }
 
 type SharedBrick = Rc<RefCell<Brick>>;
@@ -220,8 +224,12 @@ async fn serve_connection(brick: SharedBrick, transport: Arc<dyn Transport>) {
             }
             (dump::PROGRAM, dump::PROC_DUMP) => {
                 let number = u64::from(fop4::PROGRAM);
-                let program = dump::Program { name: fop4::NAME.into(), number, version: 400 };
-                dump::Reply { programs: vec![program], ..Default::default() }.encode()
+                let mut programs = vec![dump::Program { name: fop4::NAME.into(), number, version: 400 }];
+                if brick.borrow().extended {
+                    let number = u64::from(extension::PROGRAM);
+                    programs.push(dump::Program { name: extension::NAME.into(), number, version: 1 });
+                }
+                dump::Reply { programs, ..Default::default() }.encode()
             }
             (dump::PROGRAM, dump::PROC_PING) => {
                 brick.borrow_mut().pings += 1;
@@ -241,6 +249,26 @@ async fn serve_connection(brick: SharedBrick, transport: Arc<dyn Transport>) {
                 let kind = fop.kind();
                 let Some((result, opened)) = brick.borrow_mut().answer(fop) else { continue };
                 fop4::encode_reply(kind, &result, opened)
+            }
+            (extension::PROGRAM, extension::PROC_STEPS) => {
+                let mut brick = brick.borrow_mut();
+                assert_eq!(brick.sessions.last().unwrap().int(extension::SETVOLUME_KEY), Some(1));
+                brick.together += 1;
+                let mut done: Vec<extension::Done> = Vec::new();
+                for step in extension::decode_request(body).unwrap() {
+                    let failed = done.last().is_some_and(|done| done.result.is_err());
+                    done.push(if step.needs_previous && failed {
+                        extension::Done { kind: None, result: Err(Step::left_out()), opened: None }
+                    } else {
+                        let fop = fop4::decode_request(step.procedure, step.body).unwrap();
+                        let kind = Some(fop.kind());
+                        let (result, opened) = brick.answer(fop).unwrap();
+                        extension::Done { kind, result, opened }
+                    });
+                }
+                let mut writer = ladrillo_transport::xdr::Writer::default();
+                let payload = extension::write_reply(&mut writer, &done);
+                Message { header: writer.finish(), payload, padding: 0 }
             }
             other => panic!("{other:?} is not for bricks"),
         };
@@ -808,4 +836,63 @@ fn the_client_of_a_new_graph_finds_the_brick_while_glusterd_is_dead() {
         time.sleep(Duration::from_secs(10)).await;
         assert_eq!((heir.is_connected(), stranger.is_connected()), (true, false));
     });
+}
+
+#[test]
+fn steps_go_in_one_record_where_the_brick_speaks_our_program() {
+    for extended in [true, false] {
+        let time = VirtualTime::default();
+        let inner = time.clone();
+        run(&time, async move {
+            let world = World::new(&inner, &options());
+            world.brick.borrow_mut().extended = extended;
+            world.listen(glusterd());
+            world.listen(brick_address());
+            world.client.start();
+            world.wait_for("Up", 1).await;
+            let (context, xdata) = (&world.context, Dict::new());
+            let entry = |name: &str| Entry { parent: Gfid::ROOT, name: Bytes::copy_from_slice(name.as_bytes()) };
+            let create =
+                Fop::Create { entry: entry("a"), flags: 2, mode: 0o644, umask: 0, fd: FdId(77), xdata: xdata.clone() };
+            let unlink = Fop::Unlink { entry: entry("b"), flags: 0, xdata: xdata.clone() };
+            let stat = Fop::Stat { gfid: GFID, xdata: xdata.clone() };
+            let steps = vec![
+                Step::new(context, create),
+                Step::then(context, unlink),
+                Step::then(context, stat.clone()),
+                Step::new(&Context { uid: 5, ..context.clone() }, stat.clone()),
+            ];
+            let results = world.client.submit_steps(steps).await;
+            let errnos: Vec<_> = results.iter().map(|r| r.as_ref().err().map(|e| e.errno)).collect();
+            assert_eq!(errnos, [None, Some(errno::ENOENT), Some(errno::ECANCELED), None]);
+            assert_eq!(world.brick.borrow().together, usize::from(extended));
+            assert_eq!(world.brick.borrow().fops.len(), 3);
+            // What the first opened is open, under the caller's number.
+            let file = File { gfid: GFID, fd: Some(FdId(77)) };
+            let fstat = Fop::Fstat { file, xdata: xdata.clone() };
+            let results = world
+                .client
+                .submit_steps(vec![Step::new(context, fstat.clone()), Step::new(context, stat.clone())])
+                .await;
+            assert!(results.iter().all(Result::is_ok));
+            assert_eq!(world.brick.borrow().together, 2 * usize::from(extended));
+            assert!(matches!(world.brick.borrow().fops[3], Fop::Fstat { file: File { fd: Some(FdId(1)), .. }, .. }));
+            // One that cannot be sent, or whose file is not open there, fails alone.
+            let long = Fop::Unlink { entry: entry(&"x".repeat(300)), flags: 0, xdata: xdata.clone() };
+            let unknown =
+                Fop::Readdir { file: File { gfid: GFID, fd: Some(FdId(5)) }, offset: 0, size_bytes: 1, xdata };
+            for (bad, errno) in [(long, errno::ENAMETOOLONG), (unknown, errno::EBADFD)] {
+                let steps =
+                    vec![Step::new(context, fstat.clone()), Step::new(context, bad), Step::new(context, stat.clone())];
+                let results = world.client.submit_steps(steps).await;
+                let errnos: Vec<_> = results.iter().map(|r| r.as_ref().err().map(|e| e.errno)).collect();
+                assert_eq!(errnos, [None, Some(errno), None]);
+            }
+            // Without a connection each has its answer.
+            world.client.stop();
+            let results =
+                world.client.submit_steps(vec![Step::new(context, stat.clone()), Step::then(context, stat)]).await;
+            assert!(results.iter().all(Result::is_err) && results.len() == 2);
+        });
+    }
 }
