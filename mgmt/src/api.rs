@@ -56,6 +56,22 @@ pub enum Request {
         #[serde(default)]
         brick: Option<String>,
     },
+    /// Starts or stops counting what bricks do.
+    VolumeProfile {
+        name: String,
+        on: bool,
+    },
+    /// Takes locks from whoever holds or waits for them.
+    ClearLocks {
+        name: String,
+        path: String,
+        /// `blocked`, `granted` or `all`.
+        kind: String,
+        /// `inode`, `entry` or `posix`.
+        lock: String,
+        /// A range or a name, which only these locks have.
+        only: Option<String>,
+    },
     /// Has the volume's bricks write state dumps.
     VolumeStatedump {
         name: String,
@@ -112,15 +128,33 @@ pub enum About {
     Inode,
     Fd,
     Callpool,
-    /// How fast it reads (or writes) that many blocks of that size.
-    ReadPerf {
-        block_bytes: u32,
-        blocks: u32,
+    /// What is used most, of one kind.
+    Top {
+        /// GlusterFS's number of the list: 1 open, 2 read, 3 write, 4 opendir, 5 readdir, 6 read-perf, 7 write-perf.
+        list: u32,
+        /// Most members, up to 100.
+        members: u32,
+        /// Also how fast the brick reads (or writes) so many blocks of that size, in bytes.
+        measure: Option<(u32, u32)>,
     },
-    WritePerf {
-        block_bytes: u32,
-        blocks: u32,
+    /// Nothing: the lists begin anew.
+    ClearTop,
+    /// What it counted while profiled.
+    Profile {
+        op: ProfileInfo,
+        /// Without beginning a new interval.
+        peek: bool,
     },
+}
+
+/// Which figures of a profile. The numbers are GlusterFS's (gf1_cli_info_op).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum ProfileInfo {
+    All = 1,
+    Incremental = 2,
+    Cumulative = 3,
+    Clear = 4,
 }
 
 /// `HOST:PATH` as the operator wrote it.

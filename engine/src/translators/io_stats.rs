@@ -1,7 +1,7 @@
 //! debug/io-stats: how often, how long and how much, for `gluster volume profile` and `volume top`.
 //!
-//! Counts only while `count-fop-hits` or `latency-measurement` is on, as `volume profile start` sets them; passes fops
-//! through untouched otherwise. [`IoStats::info`] answers the questions of glusterd's XLATOR_INFO with GlusterFS 10.3's
+//! Profiles only while `count-fop-hits` or `latency-measurement` is on, as `volume profile start` sets them. Otherwise
+//! opens, reads, writes and lists of directories are counted by inode, for `volume top`, and all fops pass untouched. [`IoStats::info`] answers the questions of glusterd's XLATOR_INFO with GlusterFS 10.3's
 //! keys (io-stats.c). Dumps to files by setxattr are the client's alone: on bricks they were CVE-2018-14659.
 
 use std::collections::HashMap;
@@ -24,8 +24,13 @@ use super::read_only::flag;
 const SIZES: usize = 32;
 /// Kinds of fops, by GF_FOP_* number.
 const FOPS: usize = 59;
-/// Most inodes counted one by one. Source: our bound; the list of GlusterFS has 100, of those it happened to keep.
-const MAX_INODES: usize = 65_536;
+/// Most inodes counted one by one, in all shards. Source: our bound; the lists of GlusterFS have 100 each, of those it
+/// happened to keep.
+const MAX_INODES: usize = 16_384;
+/// So that the threads of a brick seldom meet at a lock.
+const SHARDS: usize = 16;
+/// So many inodes more than there is room for, and a shard forgets those seen once.
+const FORGET_AFTER: usize = 1024;
 /// Longest list that is answered (MAX_LIST_MEMBERS).
 const MAX_LIST: usize = 100;
 
@@ -152,9 +157,46 @@ struct State {
     cumulative: Stats,
     interval: Stats,
     intervals: i64,
-    inodes: HashMap<Gfid, PerInode>,
     max_open: u64,
     max_open_at: Timespec,
+}
+
+/// Some of the inodes.
+#[derive(Default)]
+struct Shard {
+    inodes: HashMap<Gfid, PerInode>,
+    /// Calls on inodes that there was no room for.
+    missed: usize,
+}
+
+impl Shard {
+    /// The counts of `gfid`, unless it is new and there is no room.
+    fn inode(&mut self, gfid: Gfid) -> Option<&mut PerInode> {
+        if self.inodes.len() >= MAX_INODES / SHARDS && !self.inodes.contains_key(&gfid) {
+            self.missed += 1;
+            if self.missed < FORGET_AFTER {
+                return None;
+            }
+            self.missed = 0;
+            self.inodes.retain(|_, inode| inode.values.iter().take(5).sum::<u64>() > 1);
+            if self.inodes.len() >= MAX_INODES / SHARDS {
+                return None;
+            }
+        }
+        Some(self.inodes.entry(gfid).or_default())
+    }
+}
+
+/// The list a fop counts for, and its inode.
+fn listed(fop: &Fop) -> Option<(usize, Gfid)> {
+    match fop {
+        Fop::Open { gfid, .. } => Some((0, *gfid)),
+        Fop::Read { file: File { gfid, .. }, .. } => Some((1, *gfid)),
+        Fop::Write { file: File { gfid, .. }, .. } => Some((2, *gfid)),
+        Fop::Opendir { gfid, .. } => Some((3, *gfid)),
+        Fop::Readdirp { file: File { gfid, .. }, .. } => Some((4, *gfid)),
+        _ => None,
+    }
 }
 
 /// What is remembered of a fop while it is under way.
@@ -168,18 +210,10 @@ struct Seen {
 
 impl Seen {
     fn of(fop: &Fop) -> Seen {
-        let top = match fop {
-            Fop::Open { gfid, .. } => Some((0, *gfid)),
-            Fop::Read { file: File { gfid, .. }, .. } => Some((1, *gfid)),
-            Fop::Write { file: File { gfid, .. }, .. } => Some((2, *gfid)),
-            Fop::Opendir { gfid, .. } => Some((3, *gfid)),
-            Fop::Readdirp { file: File { gfid, .. }, .. } => Some((4, *gfid)),
-            _ => None,
-        };
         Seen {
             number: number(fop.kind()),
             bytes: 0,
-            top,
+            top: listed(fop),
             opens: matches!(fop, Fop::Open { .. } | Fop::Create { .. }),
             closes: matches!(fop, Fop::Release { .. }),
         }
@@ -195,6 +229,7 @@ pub struct IoStats {
     measure: AtomicBool,
     /// Files open, counted always: `volume top` tells how many there are.
     open: AtomicU64,
+    inodes: [Mutex<Shard>; SHARDS],
     state: Mutex<State>,
 }
 
@@ -214,7 +249,6 @@ impl IoStats {
             cumulative: Stats::new(now),
             interval: Stats::new(now),
             intervals: 0,
-            inodes: HashMap::new(),
             max_open: 0,
             max_open_at: Timespec::default(),
         };
@@ -225,6 +259,7 @@ impl IoStats {
             count: AtomicBool::new(false),
             measure: AtomicBool::new(false),
             open: AtomicU64::new(0),
+            inodes: std::array::from_fn(|_| Mutex::default()),
             state: Mutex::new(state),
         };
         made.reconfigure(options)?;
@@ -262,20 +297,26 @@ impl IoStats {
             state.interval.count(&seen, measured);
         }
         state.max(self.open.load(Ordering::Relaxed), now);
+        drop(state);
         if let (Some((kind, gfid)), true) = (seen.top, outcome.is_ok())
-            && (state.inodes.len() < MAX_INODES || state.inodes.contains_key(&gfid))
+            && let Some(inode) = self.shard(gfid).lock().inode(gfid)
         {
-            let inode = state.inodes.entry(gfid).or_default();
             inode.values[kind] += 1;
             let throughput = seen.bytes.saturating_mul(1000).checked_div(took_ns).unwrap_or(0);
+            // The first one counts even when it is less than one.
             if let 1 | 2 = kind
-                && throughput > inode.values[kind + 4]
+                && (throughput > inode.values[kind + 4] || inode.reached[kind - 1] == Timespec::default())
             {
                 inode.values[kind + 4] = throughput;
                 inode.reached[kind - 1] = now;
             }
         }
         outcome
+    }
+
+    fn shard(&self, gfid: Gfid) -> &Mutex<Shard> {
+        // Gfids are random.
+        &self.inodes[gfid.ino() as usize % SHARDS]
     }
 
     fn note_open(&self, seen: &Seen, succeeded: bool) {
@@ -295,7 +336,10 @@ impl IoStats {
         let mut out = Dict::new();
         let now = self.runtime.wall_clock();
         if asked("clear-stats") {
-            self.state.lock().inodes.clear();
+            self.forget_inodes();
+            let mut state = self.state.lock();
+            self.open.store(0, Ordering::Relaxed);
+            (state.max_open, state.max_open_at) = (0, Timespec::default());
             out.set("top-op", Value::Int(0));
             out.set("stats-cleared", Value::Int(1));
             return Ok(out);
@@ -316,7 +360,6 @@ impl IoStats {
             state.cumulative = Stats::new(now.seconds);
             state.interval = Stats::new(now.seconds);
             state.intervals = 0;
-            state.inodes.clear();
             out.set("stats-cleared", Value::Int(1));
             return Ok(out);
         }
@@ -333,21 +376,33 @@ impl IoStats {
         Ok(out)
     }
 
+    fn forget_inodes(&self) {
+        for shard in &self.inodes {
+            *shard.lock() = Shard::default();
+        }
+    }
+
     fn top(&self, kind: usize, request: &Dict, path_of: &dyn Fn(Gfid) -> String, out: &mut Dict) {
         let wanted = request.int("list-cnt").and_then(|n| usize::try_from(n).ok()).unwrap_or(0).min(MAX_LIST);
-        let list: Vec<(Gfid, PerInode)> = {
+        if kind == 0 {
             let state = self.state.lock();
-            if kind == 0 {
-                out.set("current-open", Value::Uint(self.open.load(Ordering::Relaxed)));
-                out.set("max-open", Value::Uint(state.max_open));
-                out.set("max-openfd-time", Value::Str(date(state.max_open_at).into()));
-            }
-            let mut list: Vec<_> =
-                state.inodes.iter().filter(|(_, i)| i.values[kind] > 0).map(|(gfid, i)| (*gfid, *i)).collect();
-            list.sort_by_key(|(gfid, inode)| (std::cmp::Reverse(inode.values[kind]), *gfid));
-            list.truncate(wanted);
-            list
+            out.set("current-open", Value::Uint(self.open.load(Ordering::Relaxed)));
+            out.set("max-open", Value::Uint(state.max_open));
+            let at = if state.max_open == 0 { "N/A".to_owned() } else { date(state.max_open_at) };
+            out.set("max-openfd-time", Value::Str(at.into()));
+        }
+        let has = |inode: &PerInode| match kind {
+            5 | 6 => inode.reached[kind - 5] != Timespec::default(),
+            _ => inode.values[kind] > 0,
         };
+        let mut list: Vec<(Gfid, PerInode)> = Vec::new();
+        for shard in &self.inodes {
+            list.extend(
+                shard.lock().inodes.iter().filter(|(_, inode)| has(inode)).map(|(gfid, inode)| (*gfid, *inode)),
+            );
+        }
+        list.sort_by_key(|(gfid, inode)| (std::cmp::Reverse(inode.values[kind]), *gfid));
+        list.truncate(wanted);
         out.set("top-op", Value::Int(kind as i64 + 1));
         for (i, (gfid, inode)) in list.iter().enumerate() {
             let n = i + 1;
@@ -358,9 +413,7 @@ impl IoStats {
                 out.set(format!("time-usec-{n}"), Value::Int(i64::from(reached.nanos / 1000)));
             }
         }
-        if wanted > 0 {
-            out.set("members", Value::Int(list.len() as i64));
-        }
+        out.set("members", Value::Int(list.len() as i64));
     }
 }
 
@@ -373,10 +426,10 @@ impl State {
     }
 }
 
-/// `2026-11-23 08:30:00.123456`, in UTC as GlusterFS's logs.
+/// `2026-11-23 08:30:00.123456 +0000`, in UTC as GlusterFS's logs.
 fn date(time: Timespec) -> String {
     let Date { year, month, day, hour, minute, second } = Date::of(time.seconds);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{:06}", time.nanos / 1000)
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{:06} +0000", time.nanos / 1000)
 }
 
 impl Translator for IoStats {
@@ -387,6 +440,11 @@ impl Translator for IoStats {
     fn submit<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
         if self.count.load(Ordering::Relaxed) || self.measure.load(Ordering::Relaxed) {
             return Box::pin(self.counted(context, fop));
+        }
+        if let Some((kind, gfid)) = listed(&fop)
+            && let Some(inode) = self.shard(gfid).lock().inode(gfid)
+        {
+            inode.values[kind] += 1;
         }
         let seen = matches!(fop, Fop::Open { .. } | Fop::Create { .. } | Fop::Release { .. }).then(|| Seen::of(&fop));
         match seen {
@@ -415,9 +473,23 @@ mod tests {
     #[test]
     fn dates_are_those_of_the_calendar() {
         let at = |seconds: i64| date(Timespec { seconds, nanos: 5000 });
-        assert_eq!(at(0), "1970-01-01 00:00:00.000005");
-        assert_eq!(at(951_782_400), "2000-02-29 00:00:00.000005");
-        assert_eq!(at(1_795_421_234), "2026-11-23 08:07:14.000005");
+        assert_eq!(at(0), "1970-01-01 00:00:00.000005 +0000");
+        assert_eq!(at(951_782_400), "2000-02-29 00:00:00.000005 +0000");
+        assert_eq!(at(1_795_421_234), "2026-11-23 08:07:14.000005 +0000");
+    }
+
+    #[test]
+    fn a_full_shard_forgets_what_was_seen_once() {
+        let mut shard = Shard::default();
+        let often = Gfid::random();
+        shard.inode(often).unwrap().values[1] = 2;
+        for _ in 0..2 * MAX_INODES / SHARDS {
+            if let Some(inode) = shard.inode(Gfid::random()) {
+                inode.values[1] += 1;
+            }
+        }
+        assert!(shard.inodes.len() <= MAX_INODES / SHARDS && shard.inodes.contains_key(&often));
+        assert!(shard.missed < FORGET_AFTER);
     }
 
     #[test]
@@ -453,13 +525,21 @@ mod tests {
         let next = ask(Dict::new().with("info-op", Value::Int(2)));
         assert_eq!((next.int("interval"), next.int("1-13-hits"), next.get("cumulative")), (Some(1), None, None));
         let top = ask(Dict::new().with("top-op", Value::Int(3)).with("list-cnt", Value::Int(10)));
-        assert_eq!((top.int("members"), top.int("value-1")), (Some(1), Some(2)));
+        assert_eq!((top.int("members"), top.int("value-1")), (Some(2), Some(2)));
         assert_eq!(top.text("filename-1"), Some(&*format!("/{gfid}")));
         let open = ask(Dict::new().with("top-op", Value::Int(1)));
         assert_eq!((open.int("current-open"), open.int("max-open")), (Some(1), Some(1)));
         bench.run(Fop::Release { file }).unwrap();
         assert_eq!(ask(Dict::new().with("top-op", Value::Int(1))).int("current-open"), Some(0));
         assert!(stats.info(&Dict::new().with("top-op", Value::Int(9)), &|_| String::new()).is_err());
+        // Lists go on without a profile.
+        stats.reconfigure(&Options::new()).unwrap();
+        bench.file(Gfid::ROOT, "after", b"listed");
+        let writes = || ask(Dict::new().with("top-op", Value::Int(3)).with("list-cnt", Value::Int(10)));
+        assert_eq!((writes().int("members"), writes().int("value-1")), (Some(3), Some(2)));
+        assert_eq!(ask(Dict::new().with("clear-stats", Value::Str("1".into()))).int("stats-cleared"), Some(1));
+        assert_eq!(writes().int("members"), Some(0));
+        assert_eq!(ask(Dict::new().with("top-op", Value::Int(1))).text("max-openfd-time"), Some("N/A"));
         ask(Dict::new().with("info-op", Value::Int(4)));
         assert_eq!(ask(Dict::new()).int("-1-13-hits"), None);
     }

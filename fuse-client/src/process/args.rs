@@ -173,6 +173,10 @@ pub struct Args {
 
     /// Directory to mount on; with --heal-info: nothing, summary or split-brain
     pub mount_point: Option<PathBuf>,
+
+    /// With --heal-info, after --: another order than to print: getxattr PATH NAME
+    #[arg(last = true, requires = "heal_info", value_name = "ORDER")]
+    pub order: Vec<OsString>,
 }
 
 /// Flags that stock scripts pass and that mean nothing here.

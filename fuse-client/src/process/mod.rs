@@ -8,6 +8,7 @@ mod graphs;
 mod heal_info;
 pub mod log;
 pub mod mount_helper;
+mod order;
 mod remount;
 mod run;
 pub mod signals;

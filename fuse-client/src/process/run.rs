@@ -18,7 +18,7 @@ use super::daemon::{PidFile, Reporter, Side, daemonize};
 use super::graphs::{Graphs, Install, Running};
 use super::signals::{Signal, Signals};
 use super::spec::{Servers, SpecError};
-use super::{heal_info, log};
+use super::{heal_info, log, order};
 use crate::executor::{Executor, RingRuntime, TcpConnector, resolve, sleep, spawn, timeout};
 use crate::front::buffer::Pool;
 use crate::front::mount::{Mount, MountOptions};
@@ -208,7 +208,10 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
     if args.heal_info.is_some() {
         let ear = Ear::new();
         graph.start(&ear);
-        let result = heal_info::run(&args, &graph, &ear).await;
+        let result = match args.order.is_empty() {
+            true => heal_info::run(&args, &graph, &ear).await,
+            false => order::run(&args, &graph, &ear).await,
+        };
         graph.stop();
         return result;
     }

@@ -39,7 +39,7 @@ impl Log {
 }
 
 /// `2026-01-31 23:59:59.000001 +0000`, as in GlusterFS's logs.
-fn timestamp(time: SystemTime) -> String {
+pub(super) fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // The civil calendar from days: years begin in March, in eras of 400 of them.

@@ -3,13 +3,17 @@
 pub(super) mod about;
 mod bricks;
 mod create;
+mod locks;
 mod options;
+mod profile;
 mod status;
 mod top;
 
 pub(super) use bricks::{add, remove};
 pub(super) use create::create;
+pub(super) use locks::clear_locks;
 pub(super) use options::{get, reset, set};
+pub(super) use profile::profile;
 pub(super) use status::status;
 pub(super) use top::{statedump, top};
 

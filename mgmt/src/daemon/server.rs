@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::node::{Client, Node};
 use super::peer::{PeerAnswer, PeerCall, Refusal};
-use crate::api::{Answer, Failure, Outcome, Request};
+use crate::api::{About, Answer, Failure, Outcome, ProfileInfo, Request};
 use crate::net::record::{self, MAX_RECORD_BYTES, Reader};
 use crate::net::rpc;
 use crate::net::socket::{Listener, Stream};
@@ -195,6 +195,10 @@ impl Node {
             Request::VolumeList => self.volume_names(),
             Request::VolumeStatus { name, about, brick } => {
                 self.volume_status(name.as_deref(), about.as_ref(), brick.as_deref()).await
+            }
+            Request::VolumeProfile { name, on } => self.profile_volume(name, *on).await,
+            Request::ClearLocks { name, path, kind, lock, only } => {
+                self.clear_locks(name, path, kind, lock, only.as_deref()).await
             }
             Request::VolumeStatedump { name } => self.dump_volume(name).await,
             Request::AddBricks { name, replica, bricks, force } => {
@@ -382,6 +386,12 @@ async fn write(stream: Rc<dyn Stream>, mut records: mpsc::Receiver<Bytes>) {
 }
 
 fn is_read_only(request: &Request) -> bool {
+    if let Request::VolumeStatus {
+        about: Some(About::ClearTop | About::Profile { op: ProfileInfo::Clear, .. }), ..
+    } = request
+    {
+        return false;
+    }
     matches!(
         request,
         Request::PeerStatus

@@ -27,14 +27,14 @@ const fn command(about: &About) -> i64 {
         About::Fd => 0x8,
         About::Callpool => 0x10,
         About::Detail => 0x20,
-        About::ReadPerf { .. } | About::WritePerf { .. } => 0,
+        About::Top { .. } | About::ClearTop | About::Profile { .. } => 0,
     }
 }
 
 /// How long a node may take to answer `about`, in all.
 pub fn patience(about: Option<&About>) -> Duration {
     match about {
-        Some(About::ReadPerf { .. } | About::WritePerf { .. }) => PERF_PATIENCE + PATIENCE,
+        Some(About::Top { measure: Some(_), .. }) => PERF_PATIENCE + PATIENCE,
         _ => PATIENCE + Duration::from_secs(1),
     }
 }
@@ -71,12 +71,24 @@ fn look(about: &About, path: &str, socket: &Path) -> std::io::Result<BTreeMap<St
     }
     let mut input = Dict::new();
     let answer = match about {
-        About::ReadPerf { block_bytes, blocks } | About::WritePerf { block_bytes, blocks } => {
-            let writes = matches!(about, About::WritePerf { .. });
-            input.set_int("top-op", if writes { 7 } else { 6 });
-            input.set_int("blk-size", i64::from(*block_bytes));
-            input.set_int("blk-cnt", i64::from(*blocks));
-            ask::ask(socket, ask::INFO, path, &input, PERF_PATIENCE)?
+        About::Top { list, members, measure } => {
+            input.set_int("top-op", i64::from(*list));
+            input.set_int("list-cnt", i64::from(*members));
+            if let Some((block_bytes, blocks)) = measure {
+                input.set_int("blk-size", i64::from(*block_bytes));
+                input.set_int("blk-cnt", i64::from(*blocks));
+            }
+            let patience = if measure.is_some() { PERF_PATIENCE } else { PATIENCE };
+            ask::ask(socket, ask::INFO, path, &input, patience)?
+        }
+        About::ClearTop => {
+            input.set_str("clear-stats", "1");
+            ask::ask(socket, ask::INFO, path, &input, PATIENCE)?
+        }
+        About::Profile { op, peek } => {
+            input.set_int("info-op", *op as i64);
+            input.set_str("peek", if *peek { "1" } else { "0" });
+            ask::ask(socket, ask::INFO, path, &input, PATIENCE)?
         }
         _ => {
             input.set_int("cmd", command(about));

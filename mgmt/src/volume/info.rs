@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::api::{About, Answer, BrickInfo, Failure, Outcome, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
+use crate::api::{About, Answer, BrickInfo, Outcome, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
 use crate::daemon::node::Node;
 use crate::daemon::peer::{PeerAnswer, PeerCall};
 use crate::option::parse_bool;
 use crate::state::model::{State, Status, Volume};
 use crate::volume::about::patience;
+use crate::volume::profile::check_question;
 
 /// How long a node may take to say what runs on it.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -89,10 +90,8 @@ impl Node {
 
     /// `volume status`.
     pub async fn volume_status(&self, name: Option<&str>, about: Option<&About>, only: Option<&str>) -> Outcome {
-        if let Some(name) = name
-            && self.volume(name)?.status != Status::Started
-        {
-            return Err(Failure::new(libc::EINVAL, format!("Volume {name} is not started")));
+        if let Some(name) = name {
+            check_question(&self.volume(name)?, about)?;
         }
         let tag = self.tag();
         let own = self.uuid();

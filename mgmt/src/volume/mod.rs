@@ -2,6 +2,7 @@
 
 pub mod about;
 pub mod bricks;
+pub mod clear_locks;
 pub mod create;
 pub mod facts;
 pub mod heal;
@@ -9,4 +10,5 @@ pub mod info;
 pub mod local;
 pub mod option_rules;
 pub mod options;
+pub mod profile;
 pub mod run;
