@@ -23,6 +23,7 @@ use crate::translators::index::Index;
 use crate::translators::io_stats::IoStats;
 use crate::translators::read_only::ReadOnly;
 use crate::translators::trash::Trash;
+use crate::translators::upcall::Upcall;
 use crate::translators::worm::Worm;
 
 /// The translators of a brick process.
@@ -32,6 +33,7 @@ pub struct Graph {
     all: Vec<Arc<dyn Translator>>,
     locks: Option<Arc<Locks>>,
     io_stats: Option<Arc<IoStats>>,
+    upcall: Option<Arc<Upcall>>,
     brick: Arc<Brick>,
     server_options: RwLock<Options>,
     squash: RwLock<Squash>,
@@ -102,8 +104,8 @@ const SWITCHED: [(&str, &[&str]); 10] = [
     ("features/selinux", &[]),
 ];
 
-/// Translators that only observe or schedule: nothing is lost without them. Cache invalidation (upcall) is refused when on.
-const OBSERVERS: [&str; 4] = ["performance/io-threads", "features/upcall", "debug/trace", "features/cdc"];
+/// Translators that only observe or schedule: nothing is lost without them.
+const OBSERVERS: [&str; 3] = ["performance/io-threads", "debug/trace", "features/cdc"];
 
 impl Graph {
     /// Builds the graph of a brick.
@@ -154,6 +156,7 @@ impl Graph {
         let mut all = vec![current.clone()];
         let mut locks = None;
         let mut io_stats = None;
+        let mut upcall = None;
         let mut passed = Vec::new();
         for node in chain.iter().rev() {
             match node.kind.as_str() {
@@ -194,6 +197,13 @@ impl Graph {
                     };
                     tunable.insert(node.name.clone(), Box::new(tune));
                 }
+                "features/upcall" => {
+                    let made = Upcall::new(&node.name, &node.options, runtime.clone(), current);
+                    let made = Arc::new(made.map_err(|e| wrong(node, e))?);
+                    current = made.clone();
+                    upcall = Some(made.clone());
+                    tunable.insert(node.name.clone(), Box::new(move |options| made.reconfigure(options)));
+                }
                 "features/index" => {
                     current = Arc::new(
                         Index::open(&node.name, &node.options, offload.clone(), current).map_err(|e| wrong(node, e))?,
@@ -204,12 +214,6 @@ impl Graph {
                 }
                 "protocol/server" => check_server(node)?,
                 kind if OBSERVERS.contains(&kind) => {
-                    if kind == "features/upcall" && is_on(&node.options, "cache-invalidation") {
-                        return Err(wrong(
-                            node,
-                            "features.cache-invalidation is on, which this brick does not support yet",
-                        ));
-                    }
                     passed.push(format!("{} ({kind})", node.name));
                 }
                 kind => match SWITCHED.iter().find(|(name, _)| *name == kind) {
@@ -239,6 +243,7 @@ impl Graph {
             all,
             locks,
             io_stats,
+            upcall,
             brick,
             squash: RwLock::new(Squash::parse(&server_options).map_err(GraphError::Whole)?),
             server_options: RwLock::new(server_options),
@@ -259,6 +264,11 @@ impl Graph {
     /// features/locks, if it is there.
     pub fn locks(&self) -> Option<&Arc<Locks>> {
         self.locks.as_ref()
+    }
+
+    /// features/upcall, if it is there.
+    pub fn upcall(&self) -> Option<&Arc<Upcall>> {
+        self.upcall.as_ref()
     }
 
     /// Answers glusterd's XLATOR_INFO: `volume profile` and `volume top`.

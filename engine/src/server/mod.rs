@@ -40,6 +40,7 @@ use ladrillo_transport::xdr::DecodeError;
 use parking_lot::Mutex;
 
 use crate::graph::Graph;
+use crate::translators::upcall::Invalidation;
 use connection::Outgoing;
 use handshake::Admitted;
 pub use observer::{ClientView, ConnectionView, Observer};
@@ -136,6 +137,14 @@ impl Server {
             locks.on_contention(move |contention| {
                 if let Some(shared) = weak.upgrade() {
                     shared.tell_contention(&contention);
+                }
+            });
+        }
+        if let Some(upcall) = shared.graph.upcall() {
+            let weak = Arc::downgrade(&shared);
+            upcall.on_invalidation(move |invalidation| {
+                if let Some(shared) = weak.upgrade() {
+                    shared.tell_invalidation(&invalidation);
                 }
             });
         }
@@ -787,6 +796,21 @@ impl Shared {
                 xdata,
             },
         };
+        self.tell(&connection, &what);
+    }
+
+    /// Tells a client that another one has changed an inode.
+    fn tell_invalidation(&self, Invalidation { client, what }: &Invalidation) {
+        let session = self.by_id.pin().get(&client.0).cloned();
+        let Some((session, connection)) = session.and_then(|s| s.connection().map(|c| (s, c))) else { return };
+        let mut what = Box::new(callback::CacheInvalidation::clone(what));
+        if let Some(root) = session.root {
+            subdir::out_of_notice(&mut what, root);
+        }
+        self.tell(&connection, &callback::Callback::CacheInvalidation(what));
+    }
+
+    fn tell(&self, connection: &Outgoing, what: &callback::Callback) {
         let Ok((procedure, body)) = what.encode() else { return };
         let xid = self.next_callback.fetch_add(1, Ordering::Relaxed) as u32;
         match rpc::encode_call(xid, callback::PROGRAM, callback::VERSION, procedure, &Credential::None, body) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, Iatt, Reply, Translator, Value};
+use ladrillo_transport::program::callback::CacheInvalidation;
 
 /// The way to the directory.
 pub struct Subdir(Vec<Bytes>);
@@ -64,14 +65,26 @@ pub fn into_volume(fop: &mut Fop, root: Gfid) {
     }
 }
 
+fn put_root(iatt: &mut Iatt, root: Gfid) {
+    if iatt.gfid == root {
+        iatt.gfid = Gfid::ROOT;
+        iatt.ino = 1;
+    }
+}
+
+/// Puts the root where an upcall has the directory.
+pub fn out_of_notice(what: &mut CacheInvalidation, root: Gfid) {
+    if what.gfid == root {
+        what.gfid = Gfid::ROOT;
+    }
+    for iatt in [&mut what.iatt, &mut what.parent, &mut what.old_parent] {
+        put_root(iatt, root);
+    }
+}
+
 /// Puts the root where an answer has the directory.
 pub fn out_of_volume(reply: &mut Reply, root: Gfid) {
-    let put = |iatt: &mut Iatt| {
-        if iatt.gfid == root {
-            iatt.gfid = Gfid::ROOT;
-            iatt.ino = 1;
-        }
-    };
+    let put = |iatt: &mut Iatt| put_root(iatt, root);
     reply.for_each_iatt(put);
     match reply {
         Reply::Entries { entries, .. } => {

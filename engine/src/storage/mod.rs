@@ -15,7 +15,7 @@ mod janitor;
 mod lookup;
 pub mod options;
 pub mod sys;
-mod xattr;
+pub(crate) mod xattr;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};

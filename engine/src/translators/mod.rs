@@ -9,4 +9,5 @@ pub mod read_only;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trash;
+pub mod upcall;
 pub mod worm;

@@ -17,6 +17,10 @@ pub const GENERATION: u64 = 1;
 /// Inodes looked at for each that the kernel is to do without: open ones and directories are passed over.
 const LOOKS_FOR_ONE: usize = 8;
 
+/// Names remembered of one inode, the latest learnt: others of a file with more links stay with the kernel for as long as
+/// it was allowed to keep them, whatever becomes of them.
+const MAX_PLACES: usize = 8;
+
 /// Which inodes the kernel knows. An entry lives until the kernel forgets it; beyond a limit (`--lru-limit`) the kernel is
 /// asked to forget files it learnt of longest ago.
 pub struct Inodes {
@@ -44,8 +48,8 @@ struct Shard {
 struct Inode {
     gfid: Gfid,
     lookups: u64,
-    /// Where the kernel knows it; directories have none here: one may be somebody's working directory.
-    place: Option<Place>,
+    /// Where the kernel knows it, the place learnt last at the end.
+    places: Vec<Place>,
 }
 
 impl Default for Inodes {
@@ -70,21 +74,48 @@ impl Inodes {
         }
     }
 
-    /// [`Inodes::lookup`] of a file at `place`.
+    /// [`Inodes::lookup`] of a file that has this name.
     pub fn lookup_at(&self, gfid: Gfid, parent: u64, name: &[u8]) -> u64 {
         let nodeid = self.lookup(gfid);
-        if self.limit == 0 || nodeid == ROOT_NODEID {
-            return nodeid;
-        }
-        let is_new = {
-            let mut shard = self.shards[shard_of(&gfid)].lock();
-            let Some(inode) = shard.by_nodeid.get_mut(&nodeid) else { return nodeid };
-            inode.place.replace((parent, name.into())).is_none()
-        };
-        if is_new {
+        if self.placed(gfid, parent, name) && self.limit != 0 {
             self.order.lock().push_back(nodeid);
         }
         nodeid
+    }
+
+    /// [`Inodes::lookup`] of a directory that has this name. It is never surplus: it may be somebody's working directory.
+    pub fn lookup_directory_at(&self, gfid: Gfid, parent: u64, name: &[u8]) -> u64 {
+        let nodeid = self.lookup(gfid);
+        self.placed(gfid, parent, name);
+        nodeid
+    }
+
+    /// The kernel knows an inode under this name; whether it had none before.
+    pub fn placed(&self, gfid: Gfid, parent: u64, name: &[u8]) -> bool {
+        let mut shard = self.shards[shard_of(&gfid)].lock();
+        let shard = &mut *shard;
+        let Some(inode) = shard.by_gfid.get(&gfid).and_then(|nodeid| shard.by_nodeid.get_mut(nodeid)) else {
+            return false;
+        };
+        match inode.places.iter().position(|(at, known)| *at == parent && **known == *name) {
+            Some(known) => inode.places[known..].rotate_left(1),
+            None => {
+                if inode.places.len() >= MAX_PLACES {
+                    inode.places.remove(0);
+                }
+                inode.places.reserve_exact(1);
+                inode.places.push((parent, name.into()));
+                return inode.places.len() == 1;
+            }
+        }
+        false
+    }
+
+    /// The names under which the kernel knows an inode.
+    pub fn places(&self, gfid: &Gfid) -> Vec<Place> {
+        let shard = self.shards[shard_of(gfid)].lock();
+        let inode = shard.by_gfid.get(gfid).and_then(|nodeid| shard.by_nodeid.get(nodeid));
+        inode.map(|inode| inode.places.clone()).unwrap_or_default()
     }
 
     /// Up to `most` names that the kernel is to be asked to forget, while there are more inodes than the limit: of files
@@ -100,7 +131,7 @@ impl Inodes {
             let Some(nodeid) = order.pop_front() else { break };
             let shard = self.shards[nodeid as usize & (SHARDS - 1)].lock();
             let Some(inode) = shard.by_nodeid.get(&nodeid) else { continue };
-            if let Some(place) = inode.place.clone().filter(|_| !shard.open.contains_key(&inode.gfid)) {
+            if let Some(place) = inode.places.last().cloned().filter(|_| !shard.open.contains_key(&inode.gfid)) {
                 places.push(place);
             }
             order.push_back(nodeid);
@@ -139,7 +170,7 @@ impl Inodes {
             let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
             let nodeid = (number << SHARD_BITS) | shard_of(&gfid) as u64;
             self.known.fetch_add(1, Ordering::Relaxed);
-            shard.by_nodeid.insert(nodeid, Inode { gfid, lookups: 0, place: None });
+            shard.by_nodeid.insert(nodeid, Inode { gfid, lookups: 0, places: Vec::new() });
             nodeid
         });
         if let Some(inode) = shard.by_nodeid.get_mut(&nodeid) {
@@ -234,6 +265,22 @@ mod tests {
         assert_eq!((inodes.len(), inodes.surplus(100).len()), (3, 0));
         assert!(inodes.gfid(directory).is_some());
         assert!(Inodes::default().surplus(1).is_empty());
+    }
+
+    #[test]
+    fn the_latest_names_of_an_inode_are_remembered() {
+        let inodes = Inodes::with_limit(0);
+        let gfid = Gfid::random();
+        let nodeid = inodes.lookup_at(gfid, 1, b"a");
+        inodes.lookup_at(gfid, 1, b"b");
+        inodes.lookup_at(gfid, 1, b"a");
+        let names = || inodes.places(&gfid).into_iter().map(|(_, name)| name).collect::<Vec<_>>().concat();
+        assert_eq!(names(), b"ba");
+        assert!((b'c'..=b'j').all(|name| !inodes.placed(gfid, 2, &[name])));
+        assert_eq!(names(), b"cdefghij");
+        inodes.forget(nodeid, 3);
+        assert_eq!(names(), b"");
+        assert!(!inodes.placed(gfid, 1, b"a"), "the kernel does not know it");
     }
 
     #[test]

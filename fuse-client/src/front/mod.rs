@@ -21,7 +21,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use ladrillo_translator::{Context, Fop, FopResult, LockOwner, Reply, Translator};
+use ladrillo_translator::{Context, Fop, FopResult, Gfid, LockOwner, Reply, Translator};
 use parking_lot::Mutex;
 
 use crate::executor;
@@ -33,6 +33,9 @@ use inode::Inodes;
 use notify::Invalidations;
 use open::OpenFiles;
 use parse::Header;
+
+/// UP_NLINK, UP_RENAME and UP_FORGET: an inode's names may be others now. Source: GlusterFS 10.3, upcall-utils.h.
+const UP_NAMES: u32 = 0x1 | 0x80 | 0x100;
 
 /// Whether files bypass the kernel's page cache (`--direct-io-mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,6 +154,17 @@ impl Front {
     pub fn notify_by(&self, invalidations: Invalidations) {
         // A second one is as good as the first.
         let _ = self.notify.set(invalidations);
+    }
+
+    /// Someone else changed an inode (flags are GlusterFS's UP_* bits): the kernel is to forget what it keeps of it.
+    pub fn invalidate(&self, gfid: &Gfid, flags: u32) {
+        let (Some(notify), Some(nodeid)) = (self.notify.get(), self.inodes.nodeid(gfid)) else { return };
+        notify.invalidate(nodeid);
+        if flags & UP_NAMES != 0 {
+            for (parent, name) in self.inodes.places(gfid) {
+                notify.forget(parent, name);
+            }
+        }
     }
 
     /// Asks the kernel to forget inodes beyond the limit, after it has learnt of so many.

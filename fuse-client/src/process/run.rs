@@ -333,15 +333,13 @@ async fn mount(
     let serving = mounted.device().and_then(|device| {
         let invalidations =
             Invalidations::start(mounted.notifier(), usize::try_from(args.invalidate_limit).unwrap_or(usize::MAX))?;
-        front.notify_by(invalidations.clone());
+        front.notify_by(invalidations);
         let listener = front.clone();
         let listen = move |ear: &Ear| {
-            let (listener, invalidations) = (listener.clone(), invalidations.clone());
+            let listener = listener.clone();
             ear.listen(move |event| {
-                if let Event::Invalidate { gfid, .. } = event
-                    && let Some(nodeid) = listener.inodes.nodeid(gfid)
-                {
-                    invalidations.invalidate(nodeid);
+                if let Event::Invalidate { gfid, flags } = event {
+                    listener.invalidate(gfid, *flags);
                 }
             });
         };

@@ -77,11 +77,10 @@ pub enum Range {
 
 /// Options that are kept and shown and have no effect on our bricks: they are given to no translator, and what clients would
 /// make of them without the bricks' part is left out, too.
-const INERT: [&str; 10] = [
+const INERT: [&str; 9] = [
     "changelog.changelog",
     "features.barrier",
     "features.bitrot",
-    "features.cache-invalidation",
     "features.inode-quota",
     "features.leases",
     "features.quota",

@@ -14,14 +14,9 @@ use crate::state::model::{State, Volume};
 /// Most executors of a brick.
 const MAX_EVENT_THREADS: u32 = 64;
 
-/// An option's value for a graph: the volume's, else the pool's. Not there for one without effect, nor for those that would
-/// have clients rely on it.
+/// An option's value for a graph: the volume's, else the pool's. Not there for one without effect.
 fn value<'a>(state: &'a State, volume: &'a Volume, key: &str) -> Option<&'a str> {
-    let leans_on_upcalls = matches!(
-        key,
-        "performance.cache-invalidation" | "performance.quick-read-cache-invalidation" | "performance.md-cache-timeout"
-    );
-    if option::is_inert(key) || (leans_on_upcalls && option::is_inert("features.cache-invalidation")) {
+    if option::is_inert(key) {
         return None;
     }
     let value = volume.option(key).or_else(|| state.global_option(key))?;

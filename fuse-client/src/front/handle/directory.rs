@@ -85,7 +85,7 @@ impl Request<'_> {
         match &entry.iatt {
             Some(iatt) if !itself && !iatt.gfid.is_null() && iatt.file_type().is_some() => {
                 let nodeid = match iatt.is_dir() {
-                    true => self.front.inodes.lookup(iatt.gfid),
+                    true => self.front.inodes.lookup_directory_at(iatt.gfid, self.header.nodeid, &entry.name),
                     false => self.front.inodes.lookup_at(iatt.gfid, self.header.nodeid, &entry.name),
                 };
                 learned.push(nodeid);

@@ -57,7 +57,7 @@ impl Request<'_> {
             return Err(FopError::new(errno::EIO, "the answer describes no inode (null gfid or no file type)"));
         }
         if iatt.is_dir() {
-            return Ok(self.front.inodes.lookup(iatt.gfid));
+            return Ok(self.front.inodes.lookup_directory_at(iatt.gfid, self.header.nodeid, name));
         }
         let nodeid = self.front.inodes.lookup_at(iatt.gfid, self.header.nodeid, name);
         self.front.trim_inodes(1);
@@ -147,9 +147,12 @@ impl Request<'_> {
             return Err(FopError::new(errno::ENOSYS, format!("rename flags {flags:#x} are not supported")));
         }
         let from = self.entry(name)?;
-        let to = Entry { parent: self.gfid_of(new_parent)?, name: new_name };
+        let to = Entry { parent: self.gfid_of(new_parent)?, name: new_name.clone() };
         match self.submit(Fop::Rename { from, to, xdata: Dict::new() }).await? {
-            Reply::Rename { .. } => Ok(Answer::ok()),
+            Reply::Rename { iatt, .. } => {
+                self.front.inodes.placed(iatt.gfid, new_parent, &new_name);
+                Ok(Answer::ok())
+            }
             reply => Err(unexpected(&reply)),
         }
     }
