@@ -1,7 +1,7 @@
 //! From a volfile to a running graph of translators.
 //!
-//! `protocol/client`, `cluster/replicate` and `cluster/distribute` are translators here. What stock volfiles have above them for speed and
-//! statistics (`performance/*`, `debug/io-stats`, `features/utime`) needs no node of its own: its options are accepted
+//! `protocol/client`, `cluster/replicate`, `cluster/distribute` and `performance/open-behind` are translators here. What stock volfiles have above them for speed and
+//! statistics (the other `performance/*`, `debug/io-stats`, `features/utime`) needs no node of its own: its options are accepted
 //! and its parent talks to its child directly (times are stamped by the front end, in the context's `birth`). What would
 //! change the meaning of data or of errors and is not there yet is refused by name.
 
@@ -17,10 +17,11 @@ use parking_lot::Mutex;
 use crate::translators::client::Client;
 use crate::translators::distribute::Distribute;
 use crate::translators::meta::Meta;
+use crate::translators::open_behind::OpenBehind;
 use crate::translators::replicate::Replicate;
 
 /// Translators that change neither data nor errors: a graph without them means the same.
-const PASS_THROUGH: [&str; 16] = [
+const PASS_THROUGH: [&str; 15] = [
     "debug/io-stats",
     "debug/trace",
     "features/utime",
@@ -30,7 +31,6 @@ const PASS_THROUGH: [&str; 16] = [
     "performance/io-threads",
     "performance/md-cache",
     "performance/nl-cache",
-    "performance/open-behind",
     "performance/quick-read",
     "performance/read-ahead",
     "performance/readdir-ahead",
@@ -51,6 +51,8 @@ pub struct Environment {
     pub subdir: Option<String>,
     /// `--volume-name`: the top, instead of the volfile's last volume.
     pub top: Option<String>,
+    /// Permissions are checked before fops come: an open may be answered before a brick has seen it.
+    pub permissions_are_checked: bool,
 }
 
 /// Why there is no graph.
@@ -336,6 +338,15 @@ impl Builder<'_> {
                 self.graph.read_only = true;
                 children
             }
+            "performance/open-behind" => match children.as_slice() {
+                [below] if self.environment.permissions_are_checked => {
+                    let translator = OpenBehind::new(&node.name, below.clone(), &options, runtime).map_err(option)?;
+                    self.graph.translators.push(translator.clone());
+                    vec![translator]
+                }
+                [] => return Err(shape(&node.name, "has no subvolumes")),
+                _ => children,
+            },
             kind if PASS_THROUGH.contains(&kind) => {
                 // Several below one only where nothing passes through: the top of glustershd's volfile.
                 if children.is_empty() {
@@ -517,6 +528,7 @@ mod tests {
             overrides: Vec::new(),
             subdir: None,
             top: None,
+            permissions_are_checked: true,
         }
     }
 

@@ -45,6 +45,8 @@ struct Inbox {
     left_bytes: usize,
     /// The task that waits for a record.
     waiter: Option<Waker>,
+    /// The last receive took all there was: the next look waits for more before it asks the kernel again.
+    drained: bool,
 }
 
 /// What looking for a record found.
@@ -56,7 +58,7 @@ enum Found {
 
 impl Inbox {
     fn new() -> Inbox {
-        Inbox { reader: RecordReader::new(), left: VecDeque::new(), left_bytes: 0, waiter: None }
+        Inbox { reader: RecordReader::new(), left: VecDeque::new(), left_bytes: 0, waiter: None, drained: false }
     }
 
     /// A record that is here, or comes without waiting.
@@ -65,8 +67,15 @@ impl Inbox {
             if let Some(record) = self.reader.next_record()? {
                 return Ok(Found::Record(record));
             }
+            if std::mem::take(&mut self.drained) {
+                return Ok(Found::Nothing);
+            }
             let wanted = self.reader.wanted();
-            match receive(fd, self.reader.buffer(), wanted) {
+            let buffer = self.reader.buffer();
+            let room = wanted.min(buffer.capacity() - buffer.len());
+            let received = receive(fd, buffer, wanted);
+            self.drained = matches!(received, Ok(n) if n > 0 && n < room);
+            match received {
                 Ok(0) if self.reader.at_boundary() => return Ok(Found::End),
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}

@@ -293,6 +293,16 @@ impl Brick {
     /// What `name` in `parent` is. `None` = no such entry; an entry without a gfid fails with ENODATA, see
     /// [`Brick::heal_gfid`].
     pub fn find(&self, parent: &Inode, name: &[u8]) -> FopResult<Option<Found>> {
+        // An inode in use is recognised by its number; any other is opened, to read its gfid.
+        match rustix::fs::statat(&parent.path, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                if let Some(inode) = self.inodes.by_number(&stat) {
+                    return Ok(Some(Found { inode, stat }));
+                }
+            }
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(sys::failure(e, &describe(parent.gfid, name))),
+        }
         let fd = match sys::open_path(&parent.path, name) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(None),
@@ -316,6 +326,7 @@ impl Brick {
         if let Some(known) = self.inodes.get_any(gfid) {
             let same = sys::fstat(&known.path).explain(|| format!("stat of {gfid}"))?;
             if (same.st_ino, same.st_dev) == (stat.st_ino, stat.st_dev) {
+                self.inodes.note_number(&known, stat);
                 return Ok(self.inodes.get(gfid));
             }
             if same.st_nlink == 0 || kind == FileType::Directory || known.unlinked.load(Ordering::SeqCst) {
@@ -332,6 +343,7 @@ impl Brick {
             self.inodes.remove(&inode);
             return Ok(None);
         }
+        self.inodes.note_number(&inode, &now);
         Ok(Some(inode))
     }
 

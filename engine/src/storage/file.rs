@@ -201,18 +201,14 @@ impl Brick {
 
     /// READ without waiting for a disk; `None` where it would have to.
     pub fn read_cached(&self, file: File, offset: u64, size_bytes: u32) -> FopResult<Option<Reply>> {
-        let Some(id) = file.fd else { return Ok(None) };
-        let open = self.files.get(id).ok_or_else(|| bad_descriptor(file))?;
-        if open.direct.is_some() {
-            return Ok(None);
-        }
+        let Some(handle) = self.cached_handle(file)? else { return Ok(None) };
         let mut data: Vec<u8> = Vec::with_capacity((size_bytes as usize).min(READ_MAX_BYTES));
-        let read = match sys::read_cached(open.fd.as_fd(), data.spare_capacity_mut(), offset) {
+        let read = match sys::read_cached(handle.fd(), data.spare_capacity_mut(), offset) {
             Ok(n) => n,
             Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(None),
-            Err(e) => return Err(sys::failure(e, &format!("reading {}", open.inode.gfid))),
+            Err(e) => return Err(sys::failure(e, &format!("reading {}", handle.inode().gfid))),
         };
-        let iatt = open.inode.iatt()?;
+        let iatt = handle.inode().iatt()?;
         if read < data.capacity().min(size_bytes as usize) && offset.saturating_add(read as u64) < iatt.size_bytes {
             return Ok(None);
         }
@@ -220,6 +216,18 @@ impl Brick {
         unsafe { data.set_len(read) };
         self.read_bytes.fetch_add(read as u64, Ordering::Relaxed);
         Ok(Some(read_reply(data, iatt)))
+    }
+
+    /// What a cached read goes through, if it is at hand: the inode of an anonymous one has to be known.
+    fn cached_handle(&self, file: File) -> FopResult<Option<Handle>> {
+        if let Some(id) = file.fd {
+            let open = self.files.get(id).ok_or_else(|| bad_descriptor(file))?;
+            return Ok(open.direct.is_none().then_some(Handle::Open(open)));
+        }
+        match self.inodes.get(file.gfid) {
+            Some(inode) if inode.kind == FileType::Regular => self.handle(file, OFlags::RDONLY).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// READ. Access times stay as they are: stock clients run with `noatime` and ask for none.

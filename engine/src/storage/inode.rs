@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use ladrillo_translator::iatt::Mdata;
 use ladrillo_translator::{FileType, FopResult, Gfid, Iatt, Timespec};
@@ -33,6 +33,8 @@ pub struct Inode {
     pub unlinked: AtomicBool,
     /// Its handle was looked at and is right.
     pub handle_seen: AtomicBool,
+    /// Where [`InodeTable::by_number`] finds it.
+    number: OnceLock<Number>,
     recently_used: AtomicBool,
 }
 
@@ -81,6 +83,7 @@ impl Inode {
             opens: AtomicU32::new(0),
             unlinked: AtomicBool::new(false),
             handle_seen: AtomicBool::new(false),
+            number: OnceLock::new(),
             recently_used: AtomicBool::new(true),
         }
     }
@@ -252,9 +255,15 @@ pub fn decode_mdata(raw: &[u8]) -> Option<Mdata> {
 
 const SHARDS: usize = 64;
 
+/// What the backing file system calls an inode: device and inode number.
+type Number = (u64, u64);
+
 /// All inodes in use, and as many of those used lately as fit.
 pub struct InodeTable {
     shards: Vec<Mutex<Shard>>,
+    /// The same by number: a name leads to its inode by one stat. The descriptor an [`Inode`] holds keeps its number from
+    /// being given to another.
+    numbers: Vec<Mutex<HashMap<Number, Weak<Inode>>>>,
     capacity_per_shard: usize,
 }
 
@@ -269,6 +278,7 @@ impl InodeTable {
     pub fn new(capacity: usize) -> InodeTable {
         InodeTable {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            numbers: (0..SHARDS).map(|_| Mutex::default()).collect(),
             capacity_per_shard: capacity.div_ceil(SHARDS).max(4),
         }
     }
@@ -302,8 +312,36 @@ impl InodeTable {
         if shard.inodes.insert(gfid, inode.clone()).is_none() {
             shard.order.push_back(gfid);
         }
-        shard.evict(self.capacity_per_shard);
+        let evicted = shard.evict(self.capacity_per_shard);
+        drop(shard);
+        evicted.iter().for_each(|inode| self.forget_number(inode));
         inode
+    }
+
+    /// The inode with the number of `stat`, if it is known by that number ([`InodeTable::note_number`]) and still has a name.
+    pub fn by_number(&self, stat: &Stat) -> Option<Arc<Inode>> {
+        let inode = self.numbers(stat.st_ino).lock().get(&(stat.st_dev, stat.st_ino))?.upgrade()?;
+        self.get(inode.gfid).filter(|known| Arc::ptr_eq(known, &inode))
+    }
+
+    /// Makes `inode`, whose stat this is, known by its number.
+    pub fn note_number(&self, inode: &Arc<Inode>, stat: &Stat) {
+        let number = (stat.st_dev, stat.st_ino);
+        if inode.number.set(number).is_ok() {
+            self.numbers(stat.st_ino).lock().insert(number, Arc::downgrade(inode));
+        }
+    }
+
+    fn numbers(&self, ino: u64) -> &Mutex<HashMap<Number, Weak<Inode>>> {
+        &self.numbers[ino as usize % SHARDS]
+    }
+
+    fn forget_number(&self, inode: &Arc<Inode>) {
+        let Some(number) = inode.number.get() else { return };
+        let mut numbers = self.numbers(number.1).lock();
+        if numbers.get(number).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(inode))) {
+            numbers.remove(number);
+        }
     }
 
     /// Forgets `inode`: it has no name any more.
@@ -313,12 +351,17 @@ impl InodeTable {
             shard.inodes.remove(&inode.gfid);
             // Its place in `order` goes when eviction comes by.
         }
+        drop(shard);
+        self.forget_number(inode);
     }
 
     /// Forgets all directories: a tree was moved out of the volume as a whole, and what was below it is not there any more.
     pub fn forget_directories(&self) {
         for shard in &self.shards {
             shard.lock().inodes.retain(|_, inode| inode.kind != FileType::Directory);
+        }
+        for numbers in &self.numbers {
+            numbers.lock().retain(|_, inode| inode.upgrade().is_some_and(|inode| inode.kind != FileType::Directory));
         }
     }
 
@@ -345,22 +388,22 @@ impl InodeTable {
 }
 
 impl Shard {
-    /// Second chance: those used since the last round, and those somebody holds, go to the back.
-    fn evict(&mut self, capacity: usize) {
+    /// Second chance: those used since the last round, and those somebody holds, go to the back. Returns those that went.
+    fn evict(&mut self, capacity: usize) -> Vec<Arc<Inode>> {
+        let mut evicted = Vec::new();
         let mut looks = 2 * self.order.len();
         while self.order.len() > capacity && looks > 0 {
             looks -= 1;
-            let Some(gfid) = self.order.pop_front() else { return };
+            let Some(gfid) = self.order.pop_front() else { break };
             match self.inodes.get(&gfid) {
                 None => {}
                 Some(inode) if Arc::strong_count(inode) > 1 || inode.recently_used.swap(false, Ordering::Relaxed) => {
                     self.order.push_back(gfid);
                 }
-                Some(_) => {
-                    self.inodes.remove(&gfid);
-                }
+                Some(_) => evicted.extend(self.inodes.remove(&gfid)),
             }
         }
+        evicted
     }
 }
 
@@ -383,6 +426,20 @@ mod tests {
         let mut bad = raw;
         bad[17] = 0xff;
         assert_eq!(decode_mdata(&bad), None);
+    }
+
+    #[test]
+    fn an_inode_is_known_by_its_number_as_long_as_it_is_in_the_table() {
+        let table = InodeTable::new(SHARDS * 4);
+        let path = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        let stat = rustix::fs::fstat(&path).unwrap();
+        assert!(table.by_number(&stat).is_none());
+        let inode = table.insert(Gfid::ROOT, path, FileType::Directory);
+        table.note_number(&inode, &stat);
+        assert!(Arc::ptr_eq(&inode, &table.by_number(&stat).unwrap()));
+        table.remove(&inode);
+        assert!(table.by_number(&stat).is_none());
+        assert!(table.numbers.iter().all(|numbers| numbers.lock().is_empty()));
     }
 
     #[test]

@@ -141,6 +141,7 @@ async fn open(
         overrides: plan.overrides,
         subdir: plan.subdir,
         top: None,
+        permissions_are_checked: false,
     };
     let graph = Graph::build(&volfile, &environment).map_err(|error| bad(error.to_string()))?;
     if graph.tops() > 1 {

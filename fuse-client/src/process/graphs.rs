@@ -208,6 +208,7 @@ mod tests {
             overrides: Vec::new(),
             subdir: None,
             top: None,
+            permissions_are_checked: true,
         };
         let graph = Arc::new(Graph::build(&volfile(1), &environment).unwrap());
         Graphs::new(environment, mounted, Running { graph, ear: Ear::new() })

@@ -202,6 +202,7 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
         overrides: args.xlator_options.clone(),
         subdir: args.subdir_mount.clone(),
         top: args.volume_name.clone(),
+        permissions_are_checked: !args.acl,
     };
     let graph = Arc::new(Graph::build(&volfile, &environment).map_err(|error| error.to_string())?);
     drop(volfile);

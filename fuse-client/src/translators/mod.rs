@@ -4,6 +4,7 @@ pub mod client;
 pub mod distribute;
 pub(crate) mod held;
 pub mod meta;
+pub mod open_behind;
 pub mod replicate;
 pub(crate) mod whereabouts;
 pub(crate) mod work;
