@@ -9,6 +9,7 @@
 
 mod brick;
 mod cluster;
+mod front_end;
 pub mod holder;
 mod node;
 pub mod posix;
@@ -18,6 +19,7 @@ mod wait;
 
 pub use brick::{BrickTree, Entry, compare_bricks};
 pub use cluster::{Cluster, ClusterBuilder};
+pub use front_end::{RingAllowed, for_each_front_end};
 pub use node::{Node, Programs};
 pub use process::{Outcome, Running};
 pub use volume::{BrickStatus, heal_counts, volume_status, wait_until_healed};

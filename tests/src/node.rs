@@ -67,7 +67,11 @@ impl Node {
                 let built = target_directory().join(if program == "mount.glusterfs" { "glusterfs" } else { program });
                 let link = directory.join("bin").join(program);
                 let _ = fs::remove_file(&link);
-                std::os::unix::fs::symlink(&built, &link).unwrap_or_else(|e| panic!("{}: {e}", link.display()));
+                let made = match fuse_front() {
+                    Some(front) if program == "mount.glusterfs" => mount_helper_with(&link, &built, &front),
+                    _ => std::os::unix::fs::symlink(&built, &link),
+                };
+                made.unwrap_or_else(|e| panic!("{}: {e}", link.display()));
             }
             // Our programs lie over those of the system as if they were installed: mount(8) looks nowhere else.
             script += &format!("mount -t overlay overlay -o lowerdir={d}/bin:/usr/sbin /usr/sbin\n");
@@ -237,6 +241,19 @@ impl Node {
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
     }
+}
+
+/// The front end that mounts are to have: `LADRILLO_FUSE_FRONT` (ring, device); what they choose themselves without it.
+fn fuse_front() -> Option<String> {
+    std::env::var("LADRILLO_FUSE_FRONT").ok().filter(|front| !front.is_empty())
+}
+
+/// A helper of mount(8) that gives the client one option more.
+fn mount_helper_with(path: &Path, built: &Path, front: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let script = format!("#!/bin/bash\nexec -a mount.glusterfs {} \"$@\" -o fuse-front={front}\n", built.display());
+    fs::write(path, script)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
 /// The address of machine `index` on the test's network.

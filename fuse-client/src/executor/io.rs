@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use io_uring::squeue::Entry128;
 use io_uring::{opcode, types};
 
 use super::op::{Finished, Op};
@@ -123,6 +124,33 @@ pub async fn poll_readable(fd: &Arc<OwnedFd>) -> io::Result<u32> {
     // SAFETY: the entry points to nothing; the descriptor is kept open.
     let op = with_core(|core| unsafe { core.ring.submit(entry, Box::new(fd.clone())) }).ok_or_else(no_executor)?;
     op.await.result
+}
+
+/// Where a submission has its length (`struct io_uring_sqe`): the crate leaves it 0, drivers go by it.
+const SQE_LEN_OFFSET: usize = 24;
+
+/// Gives the driver behind `fd` a command of its own (IORING_OP_URING_CMD): `parts` pieces of memory at `iovec`. It cannot be
+/// cancelled; dropped, it stays with the driver until that ends it.
+///
+/// # Errors
+/// This thread has no executor. What the driver says comes with the future.
+///
+/// # Safety
+/// `iovec` points to `parts` pieces, both they and the descriptors of them valid as long as `keep` lives.
+pub unsafe fn driver_command<R: 'static>(
+    fd: i32,
+    command: u32,
+    arguments: [u8; 80],
+    iovec: *const libc::iovec,
+    parts: u32,
+    keep: Box<R>,
+) -> io::Result<Op<R>> {
+    let mut entry = opcode::UringCmd80::new(types::Fd(fd), command).cmd(arguments).addr(Some(iovec as u64)).build();
+    // SAFETY: an Entry128 is the kernel's 128 bytes of a submission, and nothing but plain numbers.
+    unsafe { (&raw mut entry).cast::<u8>().add(SQE_LEN_OFFSET).cast::<u32>().write_unaligned(parts) };
+    const { assert!(size_of::<Entry128>() == 128) };
+    // SAFETY: the caller's promise.
+    with_core(|core| unsafe { core.ring.submit_endless(entry, keep) }).ok_or_else(no_executor)
 }
 
 struct Connecting {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-pub use io::{WriteBuffer, poll_readable, read, writev_detached};
+pub use io::{WriteBuffer, driver_command, poll_readable, read, writev_detached};
 pub use op::{Finished, Op};
 pub use resolve::resolve;
 pub use ring::Ring;

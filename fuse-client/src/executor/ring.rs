@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::squeue::Entry128;
+use io_uring::{IoUring, cqueue, opcode, types};
 
 use super::op::{Finished, Op};
 use super::with_core;
@@ -35,13 +36,15 @@ enum State {
 
 struct InFlight {
     state: State,
+    /// What the kernel ends by itself only (commands of FUSE): an ending executor does not wait for it.
+    endless: bool,
     /// Buffers, addresses, descriptors: alive until the kernel is done.
     keep: Option<Box<dyn Any>>,
 }
 
-/// A thread's ring.
+/// A thread's ring. Its entries have 128 bytes, as FUSE's commands need.
 pub struct Ring {
-    ring: RefCell<IoUring>,
+    ring: RefCell<IoUring<Entry128, cqueue::Entry>>,
     ops: RefCell<slab::Slab<InFlight>>,
     eventfd_armed: Cell<bool>,
     /// Where the eventfd's count is read to. Owned by the ring, which outlives the read (see [`Ring::drain`]).
@@ -54,7 +57,7 @@ impl Ring {
     /// # Errors
     /// What forbids io_uring is named.
     pub(crate) fn new() -> io::Result<Ring> {
-        let ring = IoUring::builder()
+        let ring = IoUring::<Entry128, cqueue::Entry>::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_taskrun_flag()
@@ -74,8 +77,26 @@ impl Ring {
     ///
     /// # Safety
     /// Every address in `entry` must stay valid as long as `keep` lives (even when `keep` is moved).
-    pub(crate) unsafe fn submit<R: 'static>(&self, entry: squeue::Entry, keep: Box<R>) -> Op<R> {
-        let key = self.ops.borrow_mut().insert(InFlight { state: State::Waiting(None), keep: Some(keep) });
+    pub(crate) unsafe fn submit<R: 'static>(&self, entry: impl Into<Entry128>, keep: Box<R>) -> Op<R> {
+        // SAFETY: the caller's promise.
+        unsafe { self.begin(entry.into(), keep, false) }
+    }
+
+    /// [`Ring::submit`] of what cannot be cancelled and may never be done: dropping its future leaves it with the kernel, and
+    /// so does the end of the executor (`keep` is leaked then).
+    ///
+    /// # Safety
+    /// As for [`Ring::submit`].
+    pub(crate) unsafe fn submit_endless<R: 'static>(&self, entry: Entry128, keep: Box<R>) -> Op<R> {
+        // SAFETY: the caller's promise.
+        unsafe { self.begin(entry, keep, true) }
+    }
+
+    /// # Safety
+    /// As for [`Ring::submit`].
+    unsafe fn begin<R: 'static>(&self, entry: Entry128, keep: Box<R>, endless: bool) -> Op<R> {
+        let op = InFlight { state: State::Waiting(None), endless, keep: Some(keep) };
+        let key = self.ops.borrow_mut().insert(op);
         // SAFETY: `keep`, now in the table, holds what the entry points to until its completion (caller's promise).
         unsafe { self.push(entry.user_data(key as u64)) };
         Op::new(key)
@@ -85,11 +106,11 @@ impl Ring {
     ///
     /// # Safety
     /// As for [`Ring::submit`].
-    pub(crate) unsafe fn submit_detached<R: 'static>(&self, entry: squeue::Entry, keep: Box<R>, on_done: OnDone) {
-        let op = InFlight { state: State::Orphaned(Some(on_done)), keep: Some(keep) };
+    pub(crate) unsafe fn submit_detached<R: 'static>(&self, entry: impl Into<Entry128>, keep: Box<R>, on_done: OnDone) {
+        let op = InFlight { state: State::Orphaned(Some(on_done)), endless: false, keep: Some(keep) };
         let key = self.ops.borrow_mut().insert(op);
         // SAFETY: as in `submit`.
-        unsafe { self.push(entry.user_data(key as u64)) };
+        unsafe { self.push(entry.into().user_data(key as u64)) };
     }
 
     /// Whether `key` is done; registers the waker otherwise. Gives back what the operation owned.
@@ -128,9 +149,11 @@ impl Ring {
             }
             State::Waiting(_) => {
                 op.state = State::Orphaned(None);
+                let endless = op.endless;
                 drop(ops);
-                // SAFETY: the entry points to nothing.
-                unsafe { self.push(opcode::AsyncCancel::new(key as u64).build().user_data(IGNORED)) };
+                if !endless {
+                    self.cancel(key as u64);
+                }
             }
             State::Orphaned(_) => {}
         }
@@ -144,12 +167,17 @@ impl Ring {
         let buffer = self.eventfd_value.as_ptr().cast::<u8>();
         let entry = opcode::Read::new(types::Fd(eventfd.as_raw_fd()), buffer, 8).build().user_data(EVENTFD);
         // SAFETY: the 8 bytes are boxed in `self`, and `drain` leaks the ring rather than free it under the kernel.
-        unsafe { self.push(entry) };
+        unsafe { self.push(entry.into()) };
+    }
+
+    fn cancel(&self, user_data: u64) {
+        // SAFETY: the entry points to nothing.
+        unsafe { self.push(opcode::AsyncCancel::new(user_data).build().user_data(IGNORED).into()) };
     }
 
     /// # Safety
     /// What the entry points to must outlive the operation.
-    unsafe fn push(&self, entry: squeue::Entry) {
+    unsafe fn push(&self, entry: Entry128) {
         let mut ring = self.ring.borrow_mut();
         // SAFETY: the caller's promise.
         while unsafe { ring.submission().push(&entry) }.is_err() {
@@ -231,7 +259,7 @@ impl Ring {
             State::Orphaned(_) => {
                 let op = ops.remove(key);
                 drop(ops); // what is freed, or told, may come back to this table
-                let InFlight { state, keep } = op;
+                let InFlight { state, keep, .. } = op;
                 drop(keep);
                 if let State::Orphaned(Some(on_done)) = state {
                     on_done(result);
@@ -246,27 +274,30 @@ impl Ring {
     pub(crate) fn drain(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let in_flight = |ring: &Ring| {
-            ring.ops.borrow().iter().any(|(_, op)| !matches!(op.state, State::Done(_))) || ring.eventfd_armed.get()
+            let waits = |op: &InFlight| !op.endless && !matches!(op.state, State::Done(_));
+            ring.ops.borrow().iter().any(|(_, op)| waits(op)) || ring.eventfd_armed.get()
         };
-        let keys: Vec<usize> = self.ops.borrow().iter().map(|(key, _)| key).collect();
+        let keys: Vec<usize> = self.ops.borrow().iter().filter(|(_, op)| !op.endless).map(|(key, _)| key).collect();
         for key in keys {
-            // SAFETY: the entry points to nothing.
-            unsafe { self.push(opcode::AsyncCancel::new(key as u64).build().user_data(IGNORED)) };
+            self.cancel(key as u64);
         }
         if self.eventfd_armed.get() {
-            // SAFETY: the entry points to nothing.
-            unsafe { self.push(opcode::AsyncCancel::new(EVENTFD).build().user_data(IGNORED)) };
+            self.cancel(EVENTFD);
         }
         while in_flight(self) && Instant::now() < deadline {
             self.wait_and_reap(Some(Duration::from_millis(50)));
         }
         if in_flight(self) {
             tracing::warn!("operations are still in flight at the end: their buffers are left to the kernel");
-            for (_, op) in std::mem::take(&mut *self.ops.borrow_mut()) {
-                std::mem::forget(op);
-            }
             // The eventfd's 8 bytes may be in use as well; they belong to the thread's core, which is leaked so.
             with_core(|core| std::mem::forget(core.clone()));
+        }
+        // The kernel may write to what these own until it has closed the ring.
+        for (_, op) in std::mem::take(&mut *self.ops.borrow_mut()) {
+            match op.state {
+                State::Done(_) => drop(op),
+                _ => std::mem::forget(op),
+            }
         }
     }
 }

@@ -100,3 +100,23 @@ pub mod lock {
     /// `end` of a lock that goes to the end of the file (OFFSET_MAX).
     pub const END: u64 = i64::MAX as u64;
 }
+
+/// FUSE over io_uring (Linux 6.14): `struct fuse_uring_req_header`, `struct fuse_uring_cmd_req`.
+pub mod uring {
+    /// Take this entry, and give me a request in it.
+    pub const REGISTER: u32 = 1;
+    /// Here is the answer; give me the next request.
+    pub const COMMIT_AND_FETCH: u32 = 2;
+    /// `in_out`: the in header, later the out header.
+    pub const IN_OUT_BYTES: usize = 128;
+    /// `op_in`: the fixed part of the opcode's arguments.
+    pub const OP_IN_BYTES: usize = 128;
+    /// Where `struct fuse_uring_ent_in_out` begins.
+    pub const ENTRY_AT: usize = IN_OUT_BYTES + OP_IN_BYTES;
+    /// Its `commit_id`, a u64.
+    pub const COMMIT_ID_AT: usize = 8;
+    /// Its `payload_sz`, a u32.
+    pub const PAYLOAD_SIZE_AT: usize = 16;
+    /// All of it.
+    pub const HEADER_BYTES: usize = ENTRY_AT + 32;
+}

@@ -60,6 +60,19 @@ impl Answer {
         Answer::Body { parts: vec![body.into()], undo: None }
     }
 
+    /// Size of its body in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Answer::Body { parts, .. } => parts.iter().map(Bytes::len).sum(),
+            Answer::Silent | Answer::Error(_) => 0,
+        }
+    }
+
+    /// Whether it has no body.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The message to write: header first. `None` when there is no answer.
     pub fn into_message(self, unique: u64) -> Option<(Vec<Bytes>, Option<Undo>)> {
         let (error, parts, undo) = match self {

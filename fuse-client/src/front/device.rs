@@ -21,9 +21,6 @@ use crate::executor::{poll_readable, read, spawn, writev_detached};
 /// What virtual xattrs and logs call it.
 pub const NAME: &str = "device";
 
-/// Memory for requests of a mount, in bytes. Source: our bound (DESIGN: 64 MiB).
-pub const BUFFER_BUDGET_BYTES: usize = 64 << 20;
-
 /// Room the kernel wants beside the data of the largest write.
 const REQUEST_OVERHEAD_BYTES: usize = 4096;
 

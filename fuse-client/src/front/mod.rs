@@ -1,7 +1,7 @@
 //! Front ends: from FUSE requests to fops and back, one parser and one handler for all of them.
 //!
 //! Read first: [`parse`] (bytes to calls), [`handle`] (calls to fops to answers), [`device`] (the loop over /dev/fuse),
-//! [`mount`] (mounting, unmounting).
+//! [`ring`] (FUSE over io_uring), [`mount`] (mounting, unmounting), [`start`] (which of the two).
 
 pub mod abi;
 pub mod answer;
@@ -14,6 +14,8 @@ pub mod mount;
 pub mod notify;
 pub mod open;
 pub mod parse;
+pub mod ring;
+pub mod start;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -100,6 +102,8 @@ pub struct Front {
     /// Files the kernel has open.
     pub files: OpenFiles,
     notify: OnceLock<Invalidations>,
+    /// What serves it: see [`Front::served_by`].
+    name: OnceLock<&'static str>,
     groups: Groups,
     /// Requests that can be interrupted, by their unique.
     interrupts: Mutex<HashMap<u64, oneshot::Sender<()>>>,
@@ -141,6 +145,7 @@ impl Front {
             groups: Groups::new(options.gid_timeout),
             inodes: Inodes::with_limit(options.lru_limit),
             notify: OnceLock::new(),
+            name: OnceLock::new(),
             files: OpenFiles::default(),
             interrupts: Mutex::default(),
             abandoned: Arc::default(),
@@ -165,6 +170,17 @@ impl Front {
                 notify.forget(parent, name);
             }
         }
+    }
+
+    /// Which front end serves the mount, as its virtual xattr says.
+    pub fn served_by(&self, name: &'static str) {
+        // It does not change.
+        let _ = self.name.set(name);
+    }
+
+    /// See [`Front::served_by`].
+    pub fn name(&self) -> &'static str {
+        self.name.get().copied().unwrap_or(device::NAME)
     }
 
     /// Asks the kernel to forget inodes beyond the limit, after it has learnt of so many.

@@ -4,6 +4,8 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuser::{Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
 
@@ -34,6 +36,8 @@ pub struct MountOptions {
     pub writeback_cache: bool,
     /// Granularity of times, in nanoseconds (a power of ten).
     pub time_granularity_ns: u32,
+    /// Ask for FUSE over io_uring: where the kernel grants it, nothing goes on until [`super::ring`] serves it.
+    pub over_io_uring: bool,
 }
 
 impl Default for MountOptions {
@@ -50,6 +54,7 @@ impl Default for MountOptions {
             auto_invalidation: true,
             writeback_cache: false,
             time_granularity_ns: 1,
+            over_io_uring: false,
         }
     }
 }
@@ -62,11 +67,14 @@ pub struct Mount {
     mount_point: PathBuf,
     /// The mount's device number, by which it is told from others at the same place.
     device_number: Option<String>,
+    over_io_uring: Arc<AtomicBool>,
 }
 
 /// What fuser calls at INIT.
 struct Handshake {
     options: MountOptions,
+    /// Whether the kernel granted it.
+    over_io_uring: Arc<AtomicBool>,
 }
 
 impl fuser::Filesystem for Handshake {
@@ -100,6 +108,13 @@ impl fuser::Filesystem for Handshake {
                 tracing::info!("this kernel's FUSE lacks {missing:?}");
             }
         }
+        if options.over_io_uring {
+            let granted = config.add_capabilities(InitFlags::FUSE_OVER_IO_URING).is_ok();
+            self.over_io_uring.store(granted, Ordering::Relaxed);
+            // Entries of the ring hold the largest write; the kernel wants them to hold what it reads ahead as well. Refused
+            // where it offers less anyhow.
+            let _ = config.set_max_readahead(options.max_write_bytes);
+        }
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{what} is out of range"));
         config.set_max_write(options.max_write_bytes).map_err(|_| bad("max_write"))?;
         config.set_max_background(options.background).map_err(|_| bad("background-qlen"))?;
@@ -122,9 +137,16 @@ impl Mount {
         let mut config = Config::default();
         config.mount_options = kernel_options(options)?;
         config.acl = SessionACL::All;
-        let session = Session::new(Handshake { options: options.clone() }, &path, &config)?;
+        let over_io_uring = Arc::new(AtomicBool::new(false));
+        let handshake = Handshake { options: options.clone(), over_io_uring: over_io_uring.clone() };
+        let session = Session::new(handshake, &path, &config)?;
         let device_number = mounted_at(&path);
-        Ok(Mount { session: ManuallyDrop::new(session), mount_point: path, device_number })
+        Ok(Mount { session: ManuallyDrop::new(session), mount_point: path, device_number, over_io_uring })
+    }
+
+    /// Whether the kernel sends its requests over io_uring.
+    pub fn is_over_io_uring(&self) -> bool {
+        self.over_io_uring.load(Ordering::Relaxed)
     }
 
     /// A descriptor to serve it on.

@@ -8,6 +8,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use super::mount_helper::parse_bool;
 use crate::front::DirectIo;
+use crate::front::start::FrontEnd;
 
 /// Mounts a volume, or serves one (self-heal daemon).
 #[derive(Clone, Debug, Parser)]
@@ -141,6 +142,9 @@ pub struct Args {
     /// Set fuse reader thread count (accepted: one thread reads and serves)
     #[arg(long, value_name = "INTEGER", default_value_t = 1)]
     pub reader_thread_count: u32,
+    /// How requests come from the kernel: ring (FUSE over io_uring), device (/dev/fuse), or auto
+    #[arg(long, value_name = "ring|device|auto", default_value = "auto")]
+    pub fuse_front: FrontEnd,
     /// Disable/enable root squashing for the trusted client
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "yes",
           default_value = "no", value_parser = parse_bool, action = clap::ArgAction::Set)]
@@ -298,6 +302,7 @@ mod tests {
             "glusterfs --attribute-timeout=x /mnt",
             "glusterfs --attribute-timeout=-5 /mnt",
             "glusterfs --direct-io-mode=perhaps /mnt",
+            "glusterfs --fuse-front=side /mnt",
             "glusterfs --xlator-option=abc /mnt",
             "glusterfs /mnt /mnt2",
         ] {

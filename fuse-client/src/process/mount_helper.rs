@@ -347,6 +347,7 @@ fn with_value(collected: &mut Collected, key: &str, value: &str) -> Result<(), R
         | "fuse-flush-handle-interrupt"
         | "fuse-dev-eperm-ratelimit-ns"
         | "fopen-keep-cache"
+        | "fuse-front"
         | "io-engine" => {
             collected.value(key, value);
         }

@@ -20,10 +20,9 @@ use super::signals::{Signal, Signals};
 use super::spec::{Servers, SpecError};
 use super::{heal_info, log, order};
 use crate::executor::{Executor, RingRuntime, TcpConnector, resolve, sleep, spawn, timeout};
-use crate::front::buffer::Pool;
-use crate::front::mount::{Mount, MountOptions};
+use crate::front::mount::MountOptions;
 use crate::front::notify::Invalidations;
-use crate::front::{Front, Options, answer, device};
+use crate::front::{Front, Options, answer, start};
 use crate::graph::{Ear, Environment, Graph, Heard};
 use crate::heal::HealService;
 use crate::switch::Switch;
@@ -328,12 +327,10 @@ async fn mount(
         ..MountOptions::default()
     };
     let failed = |error: std::io::Error| format!("mounting on {} failed: {error}", path.display());
-    let mounted = Mount::new(path, &mount_options).map_err(failed)?;
-    let max_write_bytes = mount_options.max_write_bytes as usize;
-    let pool = Pool::new(device::BUFFER_BUDGET_BYTES, device::request_bytes(max_write_bytes));
-    let serving = mounted.device().and_then(|device| {
-        let invalidations =
-            Invalidations::start(mounted.notifier(), usize::try_from(args.invalidate_limit).unwrap_or(usize::MAX))?;
+    let mounted = start::mount(front.clone(), args.fuse_front, path, &mount_options).await.map_err(failed)?;
+    let (mounted, serving) = mounted.serve().map_err(failed)?;
+    let limit = usize::try_from(args.invalidate_limit).unwrap_or(usize::MAX);
+    let listening = Invalidations::start(mounted.notifier(), limit).map(|invalidations| {
         front.notify_by(invalidations);
         let listener = front.clone();
         let listen = move |ear: &Ear| {
@@ -361,23 +358,19 @@ async fn mount(
             });
             spawn(graphs.clone().follow(servers, spec, install));
         }
-        Ok(device::serve(front.clone(), device, pool, max_write_bytes))
     });
-    let serving = match serving {
-        Ok(serving) => serving,
-        Err(error) => {
-            let _ = mounted.unmount();
-            return Err(failed(error));
-        }
-    };
-    tracing::info!(front_end = device::NAME, source = mount_options.source, "mounted on {}", path.display());
+    if let Err(error) = listening {
+        let _ = mounted.unmount();
+        return Err(failed(error));
+    }
+    tracing::info!(front_end = front.name(), source = mount_options.source, "mounted on {}", path.display());
     reporter.live();
-    let mut serving = Box::pin(serving);
+    let mut serving = serving;
     loop {
         match select(&mut serving, Box::pin(signals.next())).await {
             Either::Left((result, _)) => {
                 if let Err(error) = result {
-                    tracing::error!("/dev/fuse: {error}");
+                    tracing::error!("FUSE: {error}");
                     let _ = mounted.unmount();
                 }
                 break;

@@ -1,7 +1,7 @@
 //! Extended attributes.
 //!
 //! Beside the volume's own there are virtual ones: `glusterfs.gfid` and `glusterfs.gfid.string` of every inode as
-//! GlusterFS has them, and of the root what this mount says of itself: `glusterfs.ladrillo.front-end` (`device`) and
+//! GlusterFS has them, and of the root what this mount says of itself: `glusterfs.ladrillo.front-end` (`ring` or `device`) and
 //! `glusterfs.ladrillo.copied-bytes` (payload bytes this process has copied in user space: 0 is the promise).
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +11,7 @@ use ladrillo_translator::{Dict, Fop, FopError, FopResult, Gfid, Reply, Value};
 
 use super::{Outcome, Request, stale, unexpected};
 use crate::front::answer::{self, Answer};
+use crate::front::ring::kick;
 
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
@@ -51,7 +52,7 @@ impl Request<'_> {
             return Ok(Answer::Error(if acl { errno::EOPNOTSUPP } else { errno::ENODATA }));
         }
         let gfid = self.gfid()?;
-        if let Some(value) = virtual_value(&gfid, &name) {
+        if let Some(value) = self.virtual_value(&gfid, &name) {
             return Ok(answer::xattr(value, size_bytes));
         }
         let xattrs = self.get(gfid, name.clone()).await?;
@@ -116,6 +117,19 @@ impl Request<'_> {
         }
     }
 
+    fn virtual_value(&self, gfid: &Gfid, name: &[u8]) -> Option<Bytes> {
+        match name {
+            b"glusterfs.gfid" => Some(Bytes::copy_from_slice(&gfid.0)),
+            b"glusterfs.gfid.string" => Some(gfid.to_string().into()),
+            b"glusterfs.ladrillo.front-end" if gfid.is_root() => Some(Bytes::from_static(self.front.name().as_bytes())),
+            kick::XATTR if gfid.is_root() => Some(Bytes::new()),
+            b"glusterfs.ladrillo.copied-bytes" if gfid.is_root() => {
+                Some(ladrillo_translator::payload::copied_bytes().to_string().into())
+            }
+            _ => None,
+        }
+    }
+
     fn check_settable(&self, name: &[u8]) -> FopResult<()> {
         if !self.passes(name) {
             return Err(FopError::new(errno::EOPNOTSUPP, "this mount does not have such xattrs"));
@@ -138,17 +152,5 @@ pub(crate) fn value_bytes(value: &Value) -> Bytes {
         Value::Double(number) => number.to_string().into(),
         Value::Gfid(gfid) => Bytes::copy_from_slice(&gfid.0),
         Value::Iatt(_) | Value::Mdata(_) => Bytes::new(),
-    }
-}
-
-fn virtual_value(gfid: &Gfid, name: &[u8]) -> Option<Bytes> {
-    match name {
-        b"glusterfs.gfid" => Some(Bytes::copy_from_slice(&gfid.0)),
-        b"glusterfs.gfid.string" => Some(gfid.to_string().into()),
-        b"glusterfs.ladrillo.front-end" if gfid.is_root() => Some(Bytes::from_static(b"device")),
-        b"glusterfs.ladrillo.copied-bytes" if gfid.is_root() => {
-            Some(ladrillo_translator::payload::copied_bytes().to_string().into())
-        }
-        _ => None,
     }
 }
