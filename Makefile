@@ -21,7 +21,7 @@ CLUSTER_TESTS := $(filter-out stock_% posix_%,$(basename $(notdir $(wildcard tes
 
 RUNGS := lint test-unit test-sim test-cluster test-stock test-posix fuzz-smoke
 
-.PHONY: all build release setup demo test test-full lint test-unit test-sim test-cluster test-stock test-posix fuzz-smoke bench \
+.PHONY: all build release setup demo test test-full lint test-unit test-sim test-cluster test-stock test-posix fuzz-smoke bench bench-parts \
         install uninstall clean help
 
 all: build
@@ -31,7 +31,8 @@ help:
 	@echo 'make demo          three nodes on this machine: create, mount, kill a brick, heal (root)'
 	@echo 'make test          $(RUNGS)'
 	@echo 'make test-full     the same with ROUNDS=20, SEEDS=5000 and 10 minutes of each random test'
-	@echo 'make bench         the criterion benches'
+	@echo 'make bench         ours, GlusterFS and the local disk side by side: docs/benchmarks (BENCH=--quick for a first impression)'
+	@echo 'make bench-parts   the criterion benches of the parts'
 	@echo 'make install       PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
 
 setup:
@@ -79,8 +80,13 @@ test-posix: build
 fuzz-smoke:
 	tools/fuzz-smoke
 
-bench:
-	$(CARGO) bench $(CARGO_FLAGS) -p ladrillo-benches
+# BENCH: options of ladrillo-bench; PROGRAMS: a directory with glusterd and the others, instead of the release build's.
+bench: setup
+	$(CARGO) build $(CARGO_FLAGS) --release --bins $(if $(PROGRAMS),-p ladrillo-benches,--workspace)
+	PROGRAMS="$(PROGRAMS)" tools/bench $(BENCH)
+
+bench-parts:
+	$(CARGO) bench $(CARGO_FLAGS) -p ladrillo-benches --benches
 
 install: release
 	tools/install-files "$(DESTDIR)$(PREFIX)" "$(DESTDIR)"
