@@ -8,6 +8,9 @@
 //! - a second after it was opened here at the latest: another client's unlink finds it open then. What that client removes
 //!   within the second is gone for a reader that has not read it (ESTALE), as with GlusterFS's open-behind.
 //!
+//! Closing any descriptor of a file gives up its process's locks on it (fcntl): where somebody has asked for some, a flush goes
+//! to the bricks.
+//!
 //! Only where the kernel has checked permissions at open(2): elsewhere the brick's answer to OPEN is the check.
 
 #[cfg(test)]
@@ -19,7 +22,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::lock::Mutex as TurnMutex;
-use ladrillo_translator::fop::File;
+use ladrillo_translator::error::errno::{ENOENT, ESTALE};
+use ladrillo_translator::fop::{File, LockCmd};
 use ladrillo_translator::option::{OptionKind, OptionSpec};
 use ladrillo_translator::{
     Context, FdId, Fop, FopFuture, FopResult, Gfid, OptionError, Options, Parent, Reply, Runtime, Translator,
@@ -51,6 +55,8 @@ const GRACE: Duration = Duration::from_secs(1);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Files opened at once.
 const CONCURRENCY: usize = 32;
+/// Files with locks that are told apart; beyond that every flush goes to the bricks.
+const MAX_LOCKED: usize = 65_536;
 /// Flags with which a file is opened at once.
 const EAGER_FLAGS: u32 =
     (libc::O_ACCMODE | libc::O_TRUNC | libc::O_CREAT | libc::O_DIRECT | libc::O_SYNC | libc::O_DSYNC) as u32;
@@ -67,6 +73,8 @@ pub struct OpenBehind {
     files: papaya::HashMap<FdId, Arc<Unopened>>,
     /// How many of them are open here only.
     unopened: AtomicUsize,
+    /// Files on which applications have asked for locks.
+    locked: papaya::HashSet<Gfid>,
     is_swept: AtomicBool,
 }
 
@@ -78,6 +86,8 @@ struct Unopened {
     since: Duration,
     reads: AtomicU32,
     is_open: AtomicBool,
+    /// It has no name any more: nobody but who uses it needs to hear so.
+    is_gone: AtomicBool,
     turn: TurnMutex<()>,
 }
 
@@ -108,6 +118,7 @@ impl OpenBehind {
             anonymous_reads: AtomicU32::new(reads),
             files: papaya::HashMap::new(),
             unopened: AtomicUsize::new(0),
+            locked: papaya::HashSet::new(),
             is_swept: AtomicBool::new(false),
         }))
     }
@@ -124,6 +135,7 @@ impl OpenBehind {
             since: self.runtime.now(),
             reads: AtomicU32::new(0),
             is_open: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
             turn: TurnMutex::new(()),
         };
         self.unopened.fetch_add(1, Ordering::AcqRel);
@@ -155,12 +167,15 @@ impl OpenBehind {
     async fn open_all(&self, is_due: impl Fn(&Unopened) -> bool) {
         let waiting: Vec<(FdId, Arc<Unopened>)> = {
             let files = self.files.pin();
-            let due = files.iter().filter(|(_, file)| !file.is_open.load(Ordering::Acquire) && is_due(file));
+            let is_waiting =
+                |file: &Unopened| !file.is_open.load(Ordering::Acquire) && !file.is_gone.load(Ordering::Relaxed);
+            let due = files.iter().filter(|(_, file)| is_waiting(file) && is_due(file));
             due.map(|(fd, file)| (*fd, file.clone())).collect()
         };
         let open = |(fd, file): (FdId, Arc<Unopened>)| async move {
             if let Err(error) = self.open(fd, &file).await {
                 tracing::debug!(gfid = %file.gfid, %error, "an open that was put off failed");
+                file.is_gone.store(matches!(error.errno, ENOENT | ESTALE), Ordering::Relaxed);
             }
         };
         futures::stream::iter(waiting).for_each_concurrent(CONCURRENCY, open).await;
@@ -189,6 +204,23 @@ impl OpenBehind {
         }));
     }
 
+    fn may_be_locked(&self, gfid: Gfid) -> bool {
+        let locked = self.locked.pin();
+        locked.contains(&gfid) || locked.len() >= MAX_LOCKED
+    }
+
+    /// Notes that somebody asks for a lock.
+    fn note_lock(&self, fop: &Fop) {
+        if let Fop::Lk { file, cmd, .. } = fop
+            && *cmd != LockCmd::Get
+        {
+            let locked = self.locked.pin();
+            if locked.len() < MAX_LOCKED {
+                locked.insert(file.gfid);
+            }
+        }
+    }
+
     async fn release(&self, context: &Context, fop: Fop, fd: FdId, file: Arc<Unopened>) -> FopResult {
         self.files.pin().remove(&fd);
         // An open under way comes first.
@@ -209,7 +241,7 @@ impl OpenBehind {
                     file.reads.fetch_add(1, Ordering::Relaxed) < self.anonymous_reads.load(Ordering::Relaxed)
                 }
                 Fop::Fstat { .. } | Fop::Fgetxattr { .. } => true,
-                Fop::Flush { .. } => return Ok(Reply::done()),
+                Fop::Flush { .. } if !self.may_be_locked(file.gfid) => return Ok(Reply::done()),
                 _ => false,
             };
             if !goes_ahead {
@@ -230,6 +262,7 @@ impl Translator for OpenBehind {
     }
 
     fn submit<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
+        self.note_lock(&fop);
         match &fop {
             Fop::Open { gfid, flags, fd, .. } if self.may_wait(*flags) => {
                 self.put_off(context, *gfid, *flags, *fd);

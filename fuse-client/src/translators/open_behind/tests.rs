@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ladrillo_translator::error::errno::ENOENT;
-use ladrillo_translator::fop::Entry;
+use ladrillo_translator::fop::{Entry, Flock, LockType};
 use ladrillo_translator::memory::Memory;
 use ladrillo_translator::{Dict, FopError, Payload, Value};
 use parking_lot::Mutex;
@@ -181,6 +181,34 @@ fn an_open_that_fails_late_is_told_to_who_needs_it() {
         world.ask(fsync()).await.unwrap();
         world.close().await;
         assert_eq!(world.seen.brick.open_count(), 0);
+    });
+}
+
+#[test]
+fn a_close_gives_up_locks_taken_by_another_descriptor() {
+    run(async {
+        let world = World::new(Options::new()).await;
+        let other = File { gfid: world.gfid, fd: Some(FdId(3)) };
+        let flags = libc::O_RDWR as u32;
+        world.ask(Fop::Open { gfid: world.gfid, flags, fd: FdId(3), xdata: Dict::new() }).await.unwrap();
+        let flock = Flock { kind: LockType::Write, whence: 0, start: 0, len: 0, pid: 1, owner: Default::default() };
+        let _ = world.ask(Fop::Lk { file: other, cmd: LockCmd::Set, flock, xdata: Dict::new() }).await;
+        world.log();
+        world.open(libc::O_RDONLY).await.unwrap();
+        world.close().await;
+        assert_eq!(world.log(), ["OPEN", "FLUSH", "RELEASE"]);
+    });
+}
+
+#[test]
+fn what_is_gone_is_not_opened_over_and_over() {
+    run(async {
+        let world = World::new(Options::new()).await;
+        world.seen.refuse_opens.store(true, Ordering::Relaxed);
+        world.open(libc::O_RDONLY).await.unwrap();
+        pass(Duration::from_secs(10)).await;
+        assert_eq!(world.log(), ["OPEN"]);
+        world.close().await;
     });
 }
 
