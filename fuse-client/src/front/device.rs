@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use ladrillo_translator::Payload;
 use ladrillo_translator::error::errno;
+use ladrillo_translator::payload::count_copy;
 
 use super::answer::Answer;
 use super::buffer::{Pool, Slots};
@@ -76,7 +77,10 @@ pub async fn serve(front: Arc<Front>, device: OwnedFd, pool: Pool, max_write_byt
         };
         let (call, data) = match parse_contiguous(&header, slot.bytes(length)) {
             Ok(Call::Write { fh, offset, flags, lock_owner, data }) => {
-                let bytes = slots.keep(slot, length);
+                if slot.is_reserve() {
+                    count_copy(data.len());
+                }
+                let bytes = slots.keep(slot, length).await;
                 let payload = Payload::from_bytes(bytes.slice(data.clone()));
                 (Call::Write { fh, offset, flags, lock_owner, data }, payload)
             }

@@ -71,6 +71,8 @@ impl Replicate {
         if is_fsync && let Some(error) = inode.session.lock().take_error() {
             outcome = Err(error);
         }
+        // The data is its giver's again with the answer: a front end waits for that.
+        drop(fop);
         answer.give(outcome);
         self.leave(&inode, permit, shape.lingers).await;
     }
