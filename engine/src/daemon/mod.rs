@@ -178,6 +178,7 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         thread.thread().unpark();
         let _ = thread.join();
     }
+    graph.brick().save_times();
     drop(pid_file);
     tracing::info!("ended");
     Ok(())
@@ -323,14 +324,17 @@ fn watch_health(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> io::Result<()> {
     std::thread::Builder::new().name("health".to_owned()).spawn(watch).map(drop)
 }
 
-/// Takes apart what heal put into `landfill`, now and then.
+/// Stores the times of files written to, every second; takes apart what heal put into `landfill`, now and then.
 fn keep_clean(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> Option<JoinHandle<()>> {
     let brick = graph.brick().clone();
     let clean = move || {
         loop {
-            std::thread::park_timeout(Duration::from_secs(brick.tuned().janitor_interval_s));
-            if stop.load(Ordering::Acquire) {
-                return;
+            for _ in 0..brick.tuned().janitor_interval_s.max(1) {
+                std::thread::park_timeout(Duration::from_secs(1));
+                if stop.load(Ordering::Acquire) {
+                    return;
+                }
+                brick.save_times();
             }
             if brick.tuned().keep_landfill {
                 continue;

@@ -5,13 +5,13 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{FileType, FopError, FopResult, Gfid};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
@@ -30,6 +30,12 @@ const ELOOP: i32 = libc::ELOOP;
 
 /// Deepest directory we follow handles up to. Source: our bound; PATH_MAX allows 2048 one-letter levels.
 const MAX_DEPTH: usize = 2048;
+
+/// 512-byte blocks of what is removed inline: 1 MiB.
+const FREED_AT_ONCE_BLOCKS: i64 = 2048;
+
+/// Files whose times may wait to be stored; beyond that they are stored at once.
+pub(super) const MAX_UNSAVED: usize = 65_536;
 
 /// Why a brick does not start.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +86,8 @@ pub struct Brick {
     pub read_bytes: AtomicU64,
     /// See `read_bytes`.
     pub written_bytes: AtomicU64,
+    /// Files whose times wait to be stored.
+    pub(super) unsaved: Mutex<Vec<Weak<Inode>>>,
 }
 
 /// An entry that exists.
@@ -149,6 +157,7 @@ impl Brick {
             space_checked_at: AtomicI64::new(0),
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
+            unsaved: Mutex::default(),
             tuned: RwLock::new(Arc::new(options.clone())),
             options,
             root,
@@ -345,6 +354,18 @@ impl Brick {
         }
         self.inodes.note_number(&inode, &now);
         Ok(Some(inode))
+    }
+
+    /// Whether removing what `entry` names, if it names anything, frees so little that nobody waits for it: half a
+    /// millisecond at most on ext4 and XFS. `false` where that cannot be told at once.
+    pub fn frees_little(&self, entry: &Entry) -> bool {
+        let Some(parent) = self.inodes.get(entry.parent).filter(|_| self.check_entry(entry).is_ok()) else {
+            return false;
+        };
+        match rustix::fs::statat(&parent.path, &entry.name[..], AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat.st_blocks <= FREED_AT_ONCE_BLOCKS,
+            Err(e) => e == Errno::NOENT,
+        }
     }
 
     /// Makes sure that an inode found by name has its handle, and that a directory's handle leads somewhere: a crash may

@@ -17,7 +17,7 @@ use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 use sha2::Digest;
 
-use super::brick::Brick;
+use super::brick::{Brick, MAX_UNSAVED};
 use super::inode::{Inode, Touch};
 use super::sys::{self, Explain};
 
@@ -199,6 +199,37 @@ impl Brick {
         }
     }
 
+    /// Times of a write: the disk gets them when somebody could miss them ([`Brick::save_times`]), not with every write.
+    fn touch_written(&self, context: &Context, inode: &Arc<Inode>) {
+        if !self.options.ctime {
+            return;
+        }
+        match inode.touch_lazily(context.birth, Touch::CONTENT) {
+            Ok(false) => {}
+            Ok(true) => {
+                let mut unsaved = self.unsaved.lock();
+                match unsaved.len() < MAX_UNSAVED {
+                    true => unsaved.push(Arc::downgrade(inode)),
+                    false => {
+                        drop(unsaved);
+                        save_or_warn(inode);
+                    }
+                }
+            }
+            Err(e) => tracing::warn!(gfid = %inode.gfid, error = %e, "recording times"),
+        }
+    }
+
+    /// Stores the times of all files written to since this was last called; called every second and at the end.
+    ///
+    /// Times are also stored before anything that relies on them being there: fsync, a change of marks (a file that was
+    /// written to is marked dirty until then, so that healing sets the times of a copy whose brick was killed), close, and
+    /// reading the xattr itself.
+    pub fn save_times(&self) {
+        let unsaved = std::mem::take(&mut *self.unsaved.lock());
+        unsaved.iter().filter_map(std::sync::Weak::upgrade).for_each(|inode| save_or_warn(&inode));
+    }
+
     /// READ without waiting for a disk; `None` where it would have to.
     pub fn read_cached(&self, file: File, offset: u64, size_bytes: u32) -> FopResult<Option<Reply>> {
         let Some(handle) = self.cached_handle(file)? else { return Ok(None) };
@@ -290,11 +321,16 @@ impl Brick {
             }
             None => write_full(handle.fd(), slice, offset).explain(what)?,
         };
-        if durable || handle.sync() || OFlags::from_bits_retain(flags).intersects(OFlags::SYNC | OFlags::DSYNC) {
+        let is_sync =
+            durable || handle.sync() || OFlags::from_bits_retain(flags).intersects(OFlags::SYNC | OFlags::DSYNC);
+        if is_sync {
             rustix::fs::fdatasync(handle.fd()).explain(|| format!("syncing {gfid}"))?;
         }
         self.written_bytes.fetch_add(written as u64, Ordering::Relaxed);
-        self.touch(context, inode, Touch::CONTENT);
+        match is_sync {
+            true => self.touch(context, inode, Touch::CONTENT),
+            false => self.touch_written(context, inode),
+        }
         let post = inode.iatt()?;
         fill_open_count(inode, xdata, &mut out);
         Ok(Reply::PrePost {
@@ -366,6 +402,7 @@ impl Brick {
         let handle = self.handle(file, OFlags::RDONLY)?;
         let inode = handle.inode();
         let pre = inode.iatt()?;
+        inode.save_times()?;
         match datasync {
             true => rustix::fs::fdatasync(handle.fd()),
             false => rustix::fs::fsync(handle.fd()),
@@ -375,9 +412,9 @@ impl Brick {
         Ok(Reply::PrePost { attrs: Box::new(PrePost { pre, post }), written: 0, xdata: Dict::new() })
     }
 
-    /// FLUSH: nothing is held back here, so nothing can fail but a bad descriptor.
+    /// FLUSH: no data is held back here, so nothing can fail but a bad descriptor, and storing the times.
     pub fn flush(&self, file: File) -> FopResult {
-        self.inode_of(file)?;
+        self.inode_of(file)?.save_times()?;
         Ok(Reply::done())
     }
 
@@ -478,6 +515,12 @@ pub fn open_flags(flags: u32) -> OFlags {
         | OFlags::EXCL
         | OFlags::NOATIME;
     OFlags::from_bits_retain(flags) & keep
+}
+
+fn save_or_warn(inode: &Inode) {
+    if let Err(error) = inode.save_times() {
+        tracing::warn!(gfid = %inode.gfid, %error, "recording times");
+    }
 }
 
 fn bad_descriptor(file: File) -> FopError {

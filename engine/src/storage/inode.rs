@@ -42,6 +42,8 @@ pub struct Inode {
 #[derive(Default)]
 pub struct InodeState {
     mdata: Times,
+    /// The times known are newer than those on the disk.
+    unsaved: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -129,8 +131,18 @@ impl Inode {
 
     /// Moves times forward to `birth`, never back. Without a birth (a client that sends none) nothing is recorded.
     pub fn touch(&self, birth: Timespec, touch: Touch) -> FopResult<()> {
+        self.move_times(birth, touch, false).map(drop)
+    }
+
+    /// The same, but where there are times already the disk gets them later ([`Inode::save_times`]). Answers whether they
+    /// wait since now.
+    pub fn touch_lazily(&self, birth: Timespec, touch: Touch) -> FopResult<bool> {
+        self.move_times(birth, touch, true)
+    }
+
+    fn move_times(&self, birth: Timespec, touch: Touch, lazily: bool) -> FopResult<bool> {
         if birth.seconds == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let mut state = self.lock();
         let before = self.times(&mut state)?;
@@ -142,7 +154,27 @@ impl Inode {
                 *time = birth;
             }
         }
-        if before == Some(mdata) { Ok(()) } else { self.store(&mut state, mdata) }
+        if before == Some(mdata) {
+            return Ok(false);
+        }
+        if lazily && before.is_some() {
+            state.mdata = Times::Known(mdata);
+            return Ok(!std::mem::replace(&mut state.unsaved, true));
+        }
+        self.store(&mut state, mdata).map(|()| false)
+    }
+
+    /// Stores times that wait for it.
+    pub fn save_times(&self) -> FopResult<()> {
+        self.save_times_in(&mut self.lock())
+    }
+
+    /// The same for who holds the inode's lock.
+    pub fn save_times_in(&self, state: &mut InodeState) -> FopResult<()> {
+        match state.mdata {
+            Times::Known(mdata) if state.unsaved => self.store(state, mdata),
+            _ => Ok(()),
+        }
     }
 
     /// utimes(2) and friends: sets what is given, back in time too; ctime moves to `birth`. Only where there is mdata
@@ -173,13 +205,22 @@ impl Inode {
     fn store(&self, state: &mut InodeState, mdata: Mdata) -> FopResult<()> {
         sys::set_xattr(&self.path, MDATA_KEY.as_bytes(), &encode_mdata(&mdata), XattrFlags::empty())
             .explain(|| format!("setting {MDATA_KEY} of {}", self.gfid))?;
-        state.mdata = Times::Known(mdata);
+        *state = InodeState { mdata: Times::Known(mdata), unsaved: false };
         Ok(())
     }
 
     /// Forgets the times read: the xattr was removed or rewritten by other means.
     pub fn forget_times(&self) {
-        self.lock().mdata = Times::NotRead;
+        *self.lock() = InodeState::default();
+    }
+}
+
+/// Whoever forgets an inode stores its times.
+impl Drop for Inode {
+    fn drop(&mut self) {
+        if let Err(error) = self.save_times() {
+            tracing::warn!(gfid = %self.gfid, %error, "the last times of an inode are lost");
+        }
     }
 }
 

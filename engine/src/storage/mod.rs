@@ -133,13 +133,13 @@ fn waits(fop: &Fop, brick: &Brick) -> bool {
         | Fop::CopyFileRange { .. }
         | Fop::Truncate { .. }
         | Fop::Ftruncate { .. }
-        | Fop::Unlink { .. }
-        | Fop::Rmdir { .. }
-        // What it replaces may be large, and is freed.
-        | Fop::Rename { .. }
         | Fop::Readdir { .. }
         | Fop::Readdirp { .. }
         | Fop::Read { .. } => true,
+        // What they remove or replace may be large, and is freed.
+        Fop::Unlink { entry, .. } | Fop::Rmdir { entry, .. } | Fop::Rename { to: entry, .. } => {
+            !brick.frees_little(entry)
+        }
         // Writes that must be on the disk before they are answered.
         Fop::Write { file, flags, .. } => {
             OFlags::from_bits_retain(*flags).intersects(OFlags::SYNC | OFlags::DSYNC | OFlags::DIRECT)

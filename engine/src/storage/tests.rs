@@ -845,8 +845,20 @@ fn what_frees_blocks_never_runs_on_the_executor() {
     let open = Fop::Open { gfid, flags: (libc::O_WRONLY | libc::O_TRUNC) as u32, fd: fds[2], xdata: Dict::new() };
     assert!(sent_away(open), "OPEN that empties");
     t.make(Gfid::ROOT, "b").unwrap();
-    let rename = Fop::Rename { from: entry(Gfid::ROOT, "b"), to: entry(Gfid::ROOT, "a"), xdata: Dict::new() };
-    assert!(sent_away(rename), "RENAME over a file");
+    t.make(Gfid::ROOT, "c").unwrap();
+    let rename = |from: &str, to: &str| Fop::Rename {
+        from: entry(Gfid::ROOT, from),
+        to: entry(Gfid::ROOT, to),
+        xdata: Dict::new(),
+    };
+    assert!(!sent_away(rename("c", "d")), "RENAME over nothing");
+    assert!(!sent_away(rename("d", "b")), "RENAME over an empty file");
+    let large = File { gfid, fd: Some(fds[0]) };
+    let fill = Fop::Fallocate { file: large, flags: 0, offset: 0, len: 4 << 20, xdata: Dict::new() };
+    storage.brick().execute(&at(1), fill).unwrap();
+    assert!(sent_away(rename("b", "a")), "RENAME over a large file");
+    let unlink = Fop::Unlink { entry: entry(Gfid::ROOT, "a"), flags: 0, xdata: Dict::new() };
+    assert!(!sent_away(unlink), "UNLINK of an empty file");
     for fd in fds {
         assert!(sent_away(Fop::Release { file: File { gfid, fd: Some(fd) } }), "RELEASE of a file without a name");
     }
@@ -1007,4 +1019,55 @@ fn a_linkto_file_gives_way_to_another_of_its_own_gfid() {
         panic!()
     };
     assert_eq!(xattrs.bytes(key).map(|raw| &raw[..]), Some(&b"v-client-2\0"[..]));
+}
+
+/// What the disk says of a file's mtime, in seconds.
+fn mtime_on_disk(t: &TempBrick, name: &str) -> i64 {
+    decode_mdata(&xattr(&t.path.join(name), MDATA_KEY).unwrap()).unwrap().mtime.seconds
+}
+
+#[test]
+fn times_of_writes_are_stored_before_anybody_could_miss_them() {
+    let Some(mut t) = brick() else { return };
+    let gfid = t.make(Gfid::ROOT, "f").unwrap();
+    let file = File { gfid, fd: None };
+    let write = |t: &TempBrick, second: i64, flags: i32| {
+        let data = Payload::copy_from_slice(b"x");
+        let fop = Fop::Write { file, offset: 0, data, flags: flags as u32, xdata: Dict::new() };
+        t.brick.execute(&at(second), fop).unwrap();
+        assert_eq!(t.lookup(Gfid::ROOT, "f").unwrap().mtime.seconds, second, "a client sees it at once");
+    };
+    let born = mtime_on_disk(&t, "f");
+    let dirty = || Dict::new().with("trusted.afr.dirty", Value::Ptr(Bytes::copy_from_slice(&[0; 12])));
+    let storers: [(&str, &dyn Fn(&TempBrick)); 6] = [
+        ("a second passes", &|t| t.brick.save_times()),
+        ("fsync", &|t| drop(t.run(Fop::Fsync { file, datasync: true, xdata: Dict::new() }).unwrap())),
+        ("close", &|t| drop(t.run(Fop::Flush { file, xdata: Dict::new() }).unwrap())),
+        ("marks change", &|t| {
+            let kind = XattropKind::AddArray;
+            t.run(Fop::Xattrop { gfid, kind, xattrs: dirty(), xdata: Dict::new() }).unwrap();
+        }),
+        ("attributes change", &|t| {
+            let (iatt, valid) = (Box::new(Iatt { mode: 0o600, ..Iatt::default() }), SetattrValid(SetattrValid::MODE));
+            t.brick.execute(&at(1_800_000_000), Fop::Setattr { gfid, iatt, valid, xdata: Dict::new() }).unwrap();
+        }),
+        ("heal reads it", &|t| {
+            let fop = Fop::Lookup { gfid, entry: None, xdata: Dict::new().with(MDATA_KEY, Value::Int(0)) };
+            t.run(fop).unwrap();
+        }),
+    ];
+    let mut second = born;
+    for (what, store) in storers {
+        second += 10;
+        write(&t, second, 0);
+        assert_eq!(mtime_on_disk(&t, "f"), if second == born + 10 { born } else { second - 10 }, "before {what}");
+        store(&t);
+        assert_eq!(mtime_on_disk(&t, "f"), second, "{what}");
+    }
+    second += 10;
+    write(&t, second, libc::O_SYNC);
+    assert_eq!(mtime_on_disk(&t, "f"), second, "O_SYNC");
+    write(&t, second + 10, 0);
+    t.reopen();
+    assert_eq!(mtime_on_disk(&t, "f"), second + 10, "the brick ends");
 }

@@ -118,6 +118,10 @@ impl Brick {
 
     /// GETXATTR, FGETXATTR.
     pub fn getxattr(&self, context: &Context, inode: &Arc<Inode>, name: &[u8], xdata: &Dict) -> FopResult {
+        if context.is_internal() {
+            // It may read mdata itself.
+            inode.save_times()?;
+        }
         let answer =
             |value: Value| Ok(Reply::Xattrs { xattrs: Dict::new().with(name.to_vec(), value), xdata: Dict::new() });
         let absent =
@@ -363,7 +367,8 @@ impl Brick {
     /// XATTROP, FXATTROP: all keys under the inode's lock, so that no two operations mix.
     pub fn xattrop(&self, inode: &Inode, kind: XattropKind, xattrs: &Dict, xdata: &Dict) -> FopResult {
         let mut changed = Dict::new();
-        let _lock = inode.lock();
+        let mut state = inode.lock();
+        inode.save_times_in(&mut state)?;
         for (key, value) in xattrs.iter() {
             let text = String::from_utf8_lossy(key).into_owned();
             let what = || format!("xattrop of {text} of {}", inode.gfid);
@@ -384,7 +389,7 @@ impl Brick {
                 changed.set(key.clone(), Value::Ptr(answer.into()));
             }
         }
-        drop(_lock);
+        drop(state);
         let mut out = Dict::new();
         fill_open_count(inode, xdata, &mut out);
         if let Ok(iatt) = inode.iatt()
@@ -401,6 +406,9 @@ impl Brick {
 /// Adds an xattr to an answer, unless it is there already or there is no room for it.
 fn add_xattr(inode: &Inode, name: &[u8], out: &mut Dict, room: &mut usize) {
     if *room == 0 || out.contains(name) {
+        return;
+    }
+    if name == MDATA_KEY.as_bytes() && inode.save_times().is_err() {
         return;
     }
     let Ok(Some(value)) = sys::get_xattr(&inode.path, name) else { return };
