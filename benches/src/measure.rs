@@ -21,6 +21,8 @@ pub struct Subject {
     pub directory: PathBuf,
     /// Its daemons.
     pub daemons: Daemons,
+    /// Whether it goes away at the end, and all that is in it.
+    pub temporary: bool,
 }
 
 /// What to measure, on what, how often.
@@ -120,8 +122,12 @@ impl Plan {
             }
         }
         progress.now("removing what was written");
-        for place in places.into_iter().flatten() {
-            place.close();
+        for (place, subject) in places.into_iter().zip(&self.subjects) {
+            if let Ok(place) = place
+                && !(subject.temporary && (stop.asked() || run == self.runs))
+            {
+                place.close();
+            }
         }
     }
 

@@ -13,8 +13,8 @@ use crate::process::Stop;
 /// Tells the process inside that it is, and where it may write.
 const INSIDE: &str = "LADRILLO_BENCH_INSIDE";
 
-/// How long an interrupted run may take to write what it has.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long an interrupted run may take to write what it has, and to remove what it wrote to the user's directories.
+const GRACE: Duration = Duration::from_secs(150);
 
 /// Where clusters keep their state, when this process is the one inside.
 pub fn inside() -> Option<PathBuf> {
@@ -61,7 +61,8 @@ fn start_and_wait(base: &Path, stop: &Stop) -> Result<ExitCode, String> {
         }
         match asked {
             None if stop.asked() => {
-                // A terminal's Ctrl-C reached it as well; a signal to us alone did not.
+                // A terminal's Ctrl-C reached it as well; a signal to us alone did not. Not one that, coming second, would
+                // end it before it has written anything.
                 signal_inside(child.id());
                 asked = Some(Instant::now());
             }
@@ -79,7 +80,7 @@ fn start_and_wait(base: &Path, stop: &Stop) -> Result<ExitCode, String> {
 fn signal_inside(unshare: u32) {
     let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap_or_default();
     for pid in children.split_whitespace().filter_map(|p| p.parse().ok()).filter_map(Pid::from_raw) {
-        let _ = rustix::process::kill_process(pid, Signal::TERM);
+        let _ = rustix::process::kill_process(pid, Signal::USR1);
     }
 }
 

@@ -19,14 +19,17 @@ use crate::cpu::children_time;
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// One that the signals set. A second signal ends the process at once.
+    /// One that the signals set, and SIGUSR1. With `impatient`, a second signal but SIGUSR1 ends the process at once.
     ///
     /// # Errors
     /// A signal cannot be handled.
-    pub fn on_signals() -> std::io::Result<Stop> {
+    pub fn on_signals(impatient: bool) -> std::io::Result<Stop> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
         let stop = Stop::default();
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-            signal_hook::flag::register_conditional_shutdown(signal, 130, stop.0.clone())?;
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1] {
+            if impatient && signal != SIGUSR1 {
+                signal_hook::flag::register_conditional_shutdown(signal, 130, stop.0.clone())?;
+            }
             signal_hook::flag::register(signal, stop.0.clone())?;
         }
         Ok(stop)

@@ -65,7 +65,9 @@ fn report(file: &Path) -> Result<ExitCode, String> {
 }
 
 fn measure(args: &Measure) -> Result<ExitCode, String> {
-    let stop = Stop::on_signals().map_err(|e| format!("signals: {e}"))?;
+    // The one outside stays to remove what the one inside leaves.
+    let outside = !args.clusters.is_empty() && namespace::inside().is_none();
+    let stop = Stop::on_signals(!outside).map_err(|e| format!("signals: {e}"))?;
     let names = args.names()?;
     let selection = select(&args.only, &args.groups, has)?;
     match namespace::inside() {
@@ -177,6 +179,7 @@ fn subjects(args: &Measure, clusters: &[(SubjectInfo, Cluster)], base: &Path) ->
             info: info.clone(),
             directory: cluster.directory().to_owned(),
             daemons: cluster.daemons(),
+            temporary: true,
         })
         .collect();
     for (name, directory) in &args.subjects {
@@ -194,7 +197,7 @@ fn subjects(args: &Measure, clusters: &[(SubjectInfo, Cluster)], base: &Path) ->
             what: format!("the directory {}", directory.display()),
             file_system: file_system_of(&directory),
         };
-        subjects.push(Subject { info, directory, daemons });
+        subjects.push(Subject { info, directory, daemons, temporary: false });
     }
     if args.local {
         let directory = base.join(LOCAL);
@@ -204,7 +207,7 @@ fn subjects(args: &Measure, clusters: &[(SubjectInfo, Cluster)], base: &Path) ->
             what: "the local disk itself".to_owned(),
             file_system: file_system_of(&directory),
         };
-        subjects.push(Subject { info, directory, daemons: Daemons::None });
+        subjects.push(Subject { info, directory, daemons: Daemons::None, temporary: true });
     }
     Ok(subjects)
 }
