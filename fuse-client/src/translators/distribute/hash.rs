@@ -63,7 +63,7 @@ fn mix(b: u32, sum: u32, left: u32, right: u32) -> u32 {
 }
 
 /// Hashes names, munged first.
-pub(crate) struct Hasher {
+pub struct Hasher {
     extra: Option<Regex>,
     rsync: Option<Regex>,
 }

@@ -15,7 +15,8 @@ mod directory;
 mod disk;
 mod everywhere;
 mod fd;
-mod hash;
+#[doc(hidden)]
+pub mod hash;
 pub(crate) mod layout;
 mod link;
 mod linkto;
