@@ -211,6 +211,19 @@ impl Graph {
         }
     }
 
+    /// What its translators hold, in the form of GlusterFS's state dumps.
+    pub fn dump(&self) -> String {
+        let mut text = String::new();
+        for (translator, made_of) in self.translators.iter().zip(&*self.made_of.lock()) {
+            let kind = made_of.kind.replace('/', ".");
+            text += &format!("\n[xlator.{kind}.{}.priv]\n", translator.name());
+            for (name, value) in translator.state() {
+                text += &format!("{name}={value}\n");
+            }
+        }
+        text
+    }
+
     /// How many tops there are.
     pub fn tops(&self) -> usize {
         self.tops.len()

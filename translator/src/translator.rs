@@ -57,6 +57,11 @@ pub trait Translator: Send + Sync {
         Ok(false)
     }
 
+    /// What it holds, for state dumps: names and values.
+    fn state(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Begins to work: connections, timers. Called on a thread of the runtime, children first.
     fn start(&self) {}
 

@@ -277,6 +277,11 @@ fn addresses(options: &Options, args: &Args) -> Result<Vec<SocketAddr>, Failure>
     })
 }
 
+/// Whether the process (or the machine) lacks something for the moment: that says nothing about the disk.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN))
+}
+
 /// Writes and reads `.glusterfs/health_check` now and then; a disk that fails ends the brick, so that clients turn to
 /// the other copies.
 ///
@@ -304,6 +309,11 @@ fn watch_health(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> io::Result<()> {
                 },
                 Err(e) => Some(e),
             };
+            if let Some(error) = failure.as_ref().filter(|error| is_shortage(error)) {
+                tracing::warn!(brick = %path.display(), %error, "health check put off");
+                std::thread::park_timeout(Duration::from_secs(tuned.health_check_interval_s.min(5)));
+                continue;
+            }
             if let Some(error) = failure {
                 tracing::error!(brick = %path.display(), %error, "health check failed: ending the brick");
                 let _ = signal_hook::low_level::raise(signal_hook::consts::SIGTERM);

@@ -66,6 +66,13 @@ const RESCUE_MAX_BYTES: usize = 256 << 20;
 /// Connections at once. Source: our bound; a node serves up to some thousand clients of up to 4 connections.
 const MAX_CONNECTIONS: usize = 16_384;
 
+/// [`MAX_CONNECTIONS`], or what an eighth of the descriptors the process may have is enough for: a connection takes two, and
+/// files want some, too.
+fn max_connections() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 8).unwrap_or(usize::MAX).clamp(64, MAX_CONNECTIONS)
+}
+
 /// What a server runs on.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -266,6 +273,7 @@ fn check_io_uring() -> io::Result<()> {
 /// Hands accepted sockets to the least loaded executor.
 fn accept(shared: &Arc<Shared>, listener: &TcpListener, doors: &[std::os::unix::net::UnixStream]) {
     use std::io::Write;
+    let most = max_connections();
     while !shared.stopping.load(Ordering::Acquire) {
         let mut poll = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
         let quarter = rustix::event::Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
@@ -283,7 +291,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener, doors: &[std::os::unix::
             }
         };
         let live: usize = shared.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum();
-        if live >= MAX_CONNECTIONS {
+        if live >= most {
             tracing::warn!(live, "too many connections: one more was cut");
             continue;
         }

@@ -30,7 +30,7 @@ pub enum Answer {
     },
 }
 
-/// How long the kernel may keep what it learns.
+/// How the kernel learns of inodes, and how long it may keep it.
 #[derive(Clone, Copy, Debug)]
 pub struct Validity {
     /// Attributes.
@@ -39,13 +39,22 @@ pub struct Validity {
     pub entry: Duration,
     /// The absence of names.
     pub negative: Duration,
+    /// Inode numbers of 32 bits (`--enable-ino32`).
+    pub ino32: bool,
 }
 
 impl Default for Validity {
     /// GlusterFS's: 1 s, 1 s, 0.
     fn default() -> Validity {
         let second = Duration::from_secs(1);
-        Validity { attributes: second, entry: second, negative: Duration::ZERO }
+        Validity { attributes: second, entry: second, negative: Duration::ZERO, ino32: false }
+    }
+}
+
+impl Validity {
+    /// An inode number as applications see it. Source of the shorter form: GF_FUSE_SQUASH_INO of GlusterFS.
+    pub fn ino(&self, ino: u64) -> u64 {
+        if self.ino32 { (ino & 0xffff_ffff) ^ (ino >> 32) } else { ino }
     }
 }
 
@@ -133,8 +142,8 @@ impl Encoder {
     }
 
     /// `struct fuse_attr`, 88 bytes.
-    fn attr(&mut self, iatt: &Iatt) -> &mut Encoder {
-        self.u64(iatt.gfid.ino()).u64(iatt.size_bytes).u64(iatt.blocks);
+    fn attr(&mut self, iatt: &Iatt, validity: &Validity) -> &mut Encoder {
+        self.u64(validity.ino(iatt.gfid.ino())).u64(iatt.size_bytes).u64(iatt.blocks);
         for time in [iatt.atime, iatt.mtime, iatt.ctime] {
             self.u64(time.seconds as u64);
         }
@@ -149,7 +158,7 @@ impl Encoder {
     /// `struct fuse_entry_out`, 128 bytes.
     pub fn entry(&mut self, nodeid: u64, iatt: &Iatt, validity: &Validity) -> &mut Encoder {
         self.u64(nodeid).u64(GENERATION).u64(validity.entry.as_secs()).u64(validity.attributes.as_secs());
-        self.u32(validity.entry.subsec_nanos()).u32(validity.attributes.subsec_nanos()).attr(iatt)
+        self.u32(validity.entry.subsec_nanos()).u32(validity.attributes.subsec_nanos()).attr(iatt, validity)
     }
 
     /// `struct fuse_open_out`, 16 bytes.
@@ -191,7 +200,7 @@ pub fn negative_entry(validity: &Validity) -> Bytes {
 /// `struct fuse_attr_out`.
 pub fn attributes(iatt: &Iatt, validity: &Validity) -> Bytes {
     let mut out = Encoder::with_capacity(104);
-    out.u64(validity.attributes.as_secs()).u32(validity.attributes.subsec_nanos()).u32(0).attr(iatt);
+    out.u64(validity.attributes.as_secs()).u32(validity.attributes.subsec_nanos()).u32(0).attr(iatt, validity);
     out.finish()
 }
 
@@ -207,7 +216,7 @@ pub fn statx(iatt: &Iatt, validity: &Validity) -> Bytes {
         let [low, high] = (iatt.mode as u16).to_ne_bytes();
         [low, high, 0, 0]
     }));
-    out.u64(iatt.gfid.ino()).u64(iatt.size_bytes).u64(iatt.blocks).u64(0);
+    out.u64(validity.ino(iatt.gfid.ino())).u64(iatt.size_bytes).u64(iatt.blocks).u64(0);
     for time in [iatt.atime, iatt.btime, iatt.ctime, iatt.mtime] {
         out.u64(time.seconds as u64).u32(time.nanos.min(999_999_999)).u32(0);
     }

@@ -14,6 +14,7 @@ use ladrillo_translator::payload::count_copy;
 
 use super::answer::Answer;
 use super::buffer::{Pool, Slots};
+use super::dump::Way;
 use super::handle::{handle, handle_at_once};
 use super::parse::{Call, parse_contiguous, parse_header};
 use super::{Front, abi};
@@ -70,6 +71,9 @@ pub async fn serve(front: Arc<Front>, device: OwnedFd, pool: Pool, max_write_byt
                 }
             }
         };
+        if let Some(dump) = front.dump() {
+            dump.record(Way::FromKernel, &[slot.bytes(length)]);
+        }
         let Some(header) = parse_header(slot.bytes(length)) else {
             tracing::warn!(length, "a request without a header came from the kernel");
             slots.give_back(slot);
@@ -93,20 +97,20 @@ pub async fn serve(front: Arc<Front>, device: OwnedFd, pool: Pool, max_write_byt
                 if error == errno::EINVAL {
                     tracing::warn!(opcode = header.opcode, unique = header.unique, "malformed request: errno {error}");
                 }
-                answer(&device, header.unique, Answer::Error(error));
+                answer(&front, &device, header.unique, Answer::Error(error));
                 continue;
             }
         };
         if let Some(done) = handle_at_once(&front, &call) {
-            answer(&device, header.unique, done);
+            answer(&front, &device, header.unique, done);
             continue;
         }
         let last = header.opcode == abi::opcode::DESTROY;
         let (front, device, busy) = (front.clone(), device.clone(), front.begin());
         spawn(async move {
             let _busy = busy;
-            let done = handle(front, header, call, data).await;
-            answer(&device, header.unique, done);
+            let done = handle(front.clone(), header, call, data).await;
+            answer(&front, &device, header.unique, done);
         });
         if last {
             return Ok(());
@@ -119,8 +123,11 @@ pub fn request_bytes(max_write_bytes: usize) -> usize {
     (max_write_bytes + REQUEST_OVERHEAD_BYTES).max(MIN_REQUEST_BYTES)
 }
 
-fn answer(device: &Arc<OwnedFd>, unique: u64, answer: Answer) {
+fn answer(front: &Front, device: &Arc<OwnedFd>, unique: u64, answer: Answer) {
     let Some((message, undo)) = answer.into_message(unique) else { return };
+    if let Some(dump) = front.dump() {
+        dump.record(Way::ToKernel, &message.iter().map(|part| &part[..]).collect::<Vec<_>>());
+    }
     writev_detached(device, message, move |result| {
         if result >= 0 {
             return;

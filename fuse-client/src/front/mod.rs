@@ -7,6 +7,7 @@ pub mod abi;
 pub mod answer;
 pub mod buffer;
 pub mod device;
+pub mod dump;
 pub mod handle;
 pub mod identity;
 pub mod inode;
@@ -29,6 +30,7 @@ use parking_lot::Mutex;
 use crate::executor;
 use crate::translators::held::HeldLocks;
 use answer::Validity;
+use dump::FuseDump;
 use handle::abandoned::AbandonedWaits;
 use identity::Groups;
 use inode::Inodes;
@@ -74,6 +76,8 @@ pub struct Options {
     pub lru_limit: usize,
     /// Pid that fops carry instead of the caller's (`--client-pid`).
     pub client_pid: Option<i32>,
+    /// Where messages go that cross /dev/fuse (`--dump-fuse`).
+    pub dump: Option<Arc<FuseDump>>,
 }
 
 impl Default for Options {
@@ -89,6 +93,7 @@ impl Default for Options {
             read_only: false,
             lru_limit: 0,
             client_pid: None,
+            dump: None,
         }
     }
 }
@@ -193,10 +198,20 @@ impl Front {
         }
     }
 
+    /// Where messages go that cross /dev/fuse, if they are to.
+    pub fn dump(&self) -> Option<&Arc<FuseDump>> {
+        self.options.dump.as_ref()
+    }
+
     /// A request begins; it ends with the guard.
     pub fn begin(self: &Arc<Front>) -> BusyGuard {
         self.busy.lock().count += 1;
         BusyGuard { front: self.clone() }
+    }
+
+    /// How many requests are under way.
+    pub fn pending(&self) -> usize {
+        self.busy.lock().count
     }
 
     /// Completes when no request is under way.

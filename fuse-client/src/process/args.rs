@@ -102,9 +102,22 @@ pub struct Args {
     /// Enable Capability (extended attributes) support on inodes
     #[arg(long)]
     pub capability: bool,
-    /// Mount the filesystem in 'worm' mode (not supported)
+    /// Accepted and without effect, as in GlusterFS 10: set features.worm of the volume
     #[arg(long)]
     pub worm: bool,
+    /// Inode numbers of 32 bits
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "yes",
+          default_value = "no", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    pub enable_ino32: bool,
+    /// Every inode is to be had as .gfid/GFID below the mount
+    #[arg(long)]
+    pub aux_gfid_mount: bool,
+    /// Fetch the volfile of a client that works through gfproxyd
+    #[arg(long)]
+    pub thin_client: bool,
+    /// Dump fuse traffic to PATH
+    #[arg(long, value_name = "PATH")]
+    pub dump_fuse: Option<PathBuf>,
     /// Mount options for the kernel, as in fstab
     #[arg(long, value_name = "OPTIONS", value_delimiter = ',')]
     pub fuse_mountopts: Vec<String>,

@@ -11,7 +11,7 @@ use futures::future::{Either, select};
 use ladrillo_translator::{LocalFuture, Volfile};
 use parking_lot::Mutex;
 
-use super::spec::Servers;
+use super::spec::Source;
 use crate::executor::{sleep, timeout};
 use crate::graph::{Ear, Environment, Graph, Heard};
 
@@ -86,15 +86,15 @@ impl Graphs {
         old
     }
 
-    /// Takes over what the servers have to say, for ever. `spec` is the volfile of the graph that runs.
-    pub async fn follow(self: Arc<Self>, mut servers: Servers, mut spec: Bytes, install: Install) {
-        let mut next = servers.changed(&spec).await;
+    /// Takes over what the volfile's source has to say, for ever. `spec` is the volfile of the graph that runs.
+    pub async fn follow(self: Arc<Self>, mut source: Source, mut spec: Bytes, install: Install) {
+        let mut next = source.changed(&spec).await;
         loop {
             spec = next;
             tracing::info!("the volfile has changed");
             next = match self.successor(&spec) {
                 Some(new) => {
-                    let change = servers.changed(&spec);
+                    let change = source.changed(&spec);
                     let ready = self.ready(new.clone());
                     match select(Box::pin(ready), Box::pin(change)).await {
                         Either::Left(((), change)) => {
@@ -110,7 +110,7 @@ impl Graphs {
                         }
                     }
                 }
-                None => servers.changed(&spec).await,
+                None => source.changed(&spec).await,
             };
         }
     }

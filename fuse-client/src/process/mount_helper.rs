@@ -367,9 +367,15 @@ fn with_value(collected: &mut Collected, key: &str, value: &str) -> Result<(), R
         "context" | "fscontext" | "defcontext" | "rootcontext" => {
             collected.kernel.push(format!("{key}=\"{}\"", value.trim_matches('"')));
         }
-        "halo-max-latency" | "halo-max-replicas" | "halo-min-replicas" | "dump-fuse" | "enable-ino32"
-        | "aux-gfid-mount" | "thin-client" => {
-            return Err(Refusal::usage(format!("Option {key} is not supported")));
+        "halo-max-latency" | "halo-max-replicas" | "halo-min-replicas" => {
+            // Without cluster.halo-enabled, which our glusterd keeps and does not act on, they do nothing in GlusterFS.
+            if value.parse::<u32>().is_err() {
+                return Err(Refusal::usage(format!("{key}: {value:?} is no number")));
+            }
+            collected.warnings.push(format!("mount option '{key}' has no effect: replication here knows no distances"));
+        }
+        "dump-fuse" => {
+            collected.value(key, &std::path::absolute(value).unwrap_or_else(|_| value.into()).to_string_lossy())
         }
         key if key.starts_with("x-") || key.starts_with("comment") => {}
         key => return Err(Refusal::usage(format!("Invalid option: {key}"))),
@@ -380,7 +386,8 @@ fn with_value(collected: &mut Collected, key: &str, value: &str) -> Result<(), R
 fn without_value(collected: &mut Collected, option: &str) -> Result<(), Refusal> {
     match option {
         "ro" => collected.read_only = true,
-        "acl" | "selinux" | "mem-accounting" | "resolve-gids" | "localtime-logging" | "global-threading" => {
+        "acl" | "selinux" | "mem-accounting" | "resolve-gids" | "localtime-logging" | "global-threading" | "worm"
+        | "enable-ino32" | "aux-gfid-mount" | "thin-client" => {
             collected.flag(option);
         }
         "fopen-keep-cache" => collected.value(option, "true"),
@@ -393,8 +400,7 @@ fn without_value(collected: &mut Collected, option: &str) -> Result<(), Refusal>
         }
         "atime" | "noatime" | "diratime" | "relatime" | "nostrictatime" | "nolazyatime" | "dev" | "nodev" | "exec"
         | "noexec" | "suid" | "nosuid" => collected.kernel.push(option.to_owned()),
-        "worm" | "enable-ino32" | "aux-gfid-mount" | "thin-client" | "auto_unmount" | "nodiratime" | "norelatime"
-        | "strictatime" | "lazyatime" => {
+        "auto_unmount" | "nodiratime" | "norelatime" | "strictatime" | "lazyatime" => {
             return Err(Refusal::usage(format!("Option {option} is not supported")));
         }
         option if option.starts_with("x-") => {}
@@ -531,7 +537,8 @@ mod tests {
             ("h:/ /mnt", USAGE, "unspecified"),
             ("h:/v /mnt -o bogus", USAGE, "Invalid option bogus"),
             ("h:/v /mnt -o bogus=1", USAGE, "Invalid option: bogus"),
-            ("h:/v /mnt -o worm", USAGE, "worm is not supported"),
+            ("h:/v /mnt -o auto_unmount", USAGE, "auto_unmount is not supported"),
+            ("h:/v /mnt -o halo-max-latency=far", USAGE, "no number"),
             ("h:/v /mnt -o transport=rdma", USAGE, "rdma is not supported"),
             ("h:/v /mnt -o backup-volfile-servers=[::1", USAGE, "Invalid backup-volfile-servers"),
             ("--evil:/v /mnt", USAGE, "Usage"),

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::channel::mpsc;
 use futures::future::{Either, select};
-use ladrillo_translator::{Event, Volfile};
+use ladrillo_translator::{Event, Translator, Volfile};
 use ladrillo_transport::Address;
 use parking_lot::Mutex;
 
@@ -17,15 +18,18 @@ use super::brick_volfile::{self, Kind, LocalBrick};
 use super::daemon::{PidFile, Reporter, Side, daemonize};
 use super::graphs::{Graphs, Install, Running};
 use super::signals::{Signal, Signals};
-use super::spec::{Servers, SpecError};
+use super::spec::{Servers, Source, SpecError};
 use super::{heal_info, log, order};
 use crate::executor::{Executor, RingRuntime, TcpConnector, resolve, sleep, spawn, timeout};
+use crate::front::dump::FuseDump;
 use crate::front::mount::MountOptions;
 use crate::front::notify::Invalidations;
+use crate::front::start::FrontEnd;
 use crate::front::{Front, Options, answer, start};
 use crate::graph::{Ear, Environment, Graph, Heard};
 use crate::heal::HealService;
 use crate::switch::Switch;
+use crate::translators::gfid_access::GfidAccess;
 
 /// How long a mount waits for its bricks before it gives up.
 const FIRST_STATE_TIMEOUT: Duration = Duration::from_secs(40);
@@ -140,9 +144,6 @@ fn check(args: &Args) -> Result<(), String> {
     if log::level(&args.log_level).is_none() {
         return Err(format!("unknown log level {:?}", args.log_level));
     }
-    if args.worm {
-        return Err("--worm is not supported".into());
-    }
     if args.heal_info.is_none() && args.volfile.is_none() && args.volfile_servers.is_empty() {
         return Err("nothing to do: give --volfile-server and --volfile-id, or --volfile".into());
     }
@@ -192,7 +193,7 @@ fn work(args: Args, reporter: &mut Reporter) -> Result<(), String> {
 }
 
 async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporter) -> Result<(), String> {
-    let (spec, servers) = load(&args).await?;
+    let (spec, source, again) = load(&args).await?;
     let volfile = Volfile::parse(&spec).map_err(|error| format!("the volfile cannot be used: {error}"))?;
     let runtime = Arc::new(RingRuntime::new());
     let environment = Environment {
@@ -221,21 +222,29 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
     let ear = Ear::new();
     graph.start(&ear);
     let graphs = Graphs::new(environment, args.mount_point.is_some(), Running { graph, ear });
-    let source = servers.map(|servers| (servers, spec));
+    let source = (source, spec);
+    let hangup = move || {
+        log.reopen();
+        if let Some(again) = &again {
+            // One that waits already is enough.
+            let _ = again.clone().try_send(());
+        }
+    };
     match args.mount_point.clone() {
-        Some(path) => mount(&args, &path, &graphs, source, &runtime, &signals, &log, reporter).await?,
-        None => serve(&args, &graphs, source, &runtime, &signals, &log, reporter).await?,
+        Some(path) => mount(&args, &path, &graphs, source, &runtime, &signals, &hangup, reporter).await?,
+        None => serve(&args, &graphs, source, &runtime, &signals, &hangup, reporter).await?,
     }
     graphs.end_all().await;
     tracing::info!("ended");
     Ok(())
 }
 
-/// The volfile, and who to ask for a newer one.
-async fn load(args: &Args) -> Result<(bytes::Bytes, Option<Servers>), String> {
+/// The volfile, where newer ones come from, and how that is told to look again, where it has to be told.
+async fn load(args: &Args) -> Result<(Bytes, Source, Option<mpsc::Sender<()>>), String> {
     if let Some(path) = args.volfile.as_ref().filter(|_| args.volfile_servers.is_empty()) {
         let text = std::fs::read(path).map_err(|error| format!("volfile {}: {error}", path.display()))?;
-        return Ok((text.into(), None));
+        let (sender, again) = mpsc::channel(1);
+        return Ok((text.into(), Source::File { path: path.clone(), again }, Some(sender)));
     }
     let unix = match args.volfile_server_transport.as_str() {
         "socket" | "tcp" | "inet" | "inet6" => false,
@@ -246,7 +255,11 @@ async fn load(args: &Args) -> Result<(bytes::Bytes, Option<Servers>), String> {
         true => Address::Unix(server.into()),
         false => Address::Tcp { host: server.clone(), port: args.volfile_server_port },
     });
-    let key = args.volfile_id.clone().or_else(|| args.heal_info.clone()).unwrap_or_default();
+    let mut key = args.volfile_id.clone().or_else(|| args.heal_info.clone()).unwrap_or_default();
+    if args.thin_client {
+        // What glusterd calls it; one without gfproxyd says that there is none.
+        key = format!("gfproxy-client/{}", key.trim_start_matches('/'));
+    }
     let mut servers = Servers::new(servers.collect(), key);
     let spec =
         servers.fetch(args.volfile_max_fetch_attempts).await.map_err(|error| match (&args.heal_info, &error) {
@@ -256,7 +269,7 @@ async fn load(args: &Args) -> Result<(bytes::Bytes, Option<Servers>), String> {
             }
             (None, error) => error.to_string(),
         })?;
-    Ok((spec, Some(servers)))
+    Ok((spec, Source::Servers(servers), None))
 }
 
 fn source(args: &Args) -> String {
@@ -276,14 +289,14 @@ async fn mount(
     args: &Args,
     path: &Path,
     graphs: &Arc<Graphs>,
-    source_of_spec: Option<(Servers, Bytes)>,
+    (source_of_spec, spec): (Source, Bytes),
     runtime: &Arc<RingRuntime>,
     signals: &Signals,
-    log: &log::Log,
+    hangup: &impl Fn(),
     reporter: &mut Reporter,
 ) -> Result<(), String> {
     let Running { graph, ear } = graphs.current();
-    match select(Box::pin(first_state(&ear)), Box::pin(ended(signals, log))).await {
+    match select(Box::pin(first_state(&ear)), Box::pin(ended(signals, hangup))).await {
         Either::Left(_) => {}
         Either::Right(_) => return Err("ended by a signal before it was mounted".into()),
     }
@@ -294,11 +307,22 @@ async fn mount(
         ));
     }
     let read_only = args.read_only || graph.read_only;
+    if args.worm {
+        tracing::warn!("--worm alone makes nothing write-once, as in GlusterFS 10: set features.worm of the volume");
+    }
+    let fuse_dump = match &args.dump_fuse {
+        Some(path) => match FuseDump::create(path) {
+            Ok(dump) => Some(Arc::new(dump)),
+            Err(error) => return Err(format!("--dump-fuse {}: {error}", path.display())),
+        },
+        None => None,
+    };
     let options = Options {
         validity: answer::Validity {
             attributes: args.attribute_timeout,
             entry: args.entry_timeout,
             negative: args.negative_timeout,
+            ino32: args.enable_ino32,
         },
         gid_timeout: args.gid_timeout,
         direct_io: args.direct_io_mode,
@@ -308,10 +332,15 @@ async fn mount(
         capability: args.capability,
         read_only,
         lru_limit: usize::try_from(args.lru_limit).unwrap_or(usize::MAX),
+        dump: fuse_dump,
         client_pid: args.client_pid.or(args.no_root_squash.then_some(ladrillo_translator::Context::PID_NO_ROOT_SQUASH)),
     };
     let switch = Switch::new(graph.name.clone(), graph.top.clone(), runtime.clone());
-    let front = Arc::new(Front::new(switch.clone(), options));
+    let top: Arc<dyn Translator> = match args.aux_gfid_mount {
+        true => GfidAccess::new(switch.clone()),
+        false => switch.clone(),
+    };
+    let front = Arc::new(Front::new(top, options));
     front.check_root().await.map_err(|error| format!("volume '{}': its root cannot be read: {error}", graph.name))?;
     let mount_options = MountOptions {
         source: source(args),
@@ -326,8 +355,10 @@ async fn mount(
         time_granularity_ns: args.attr_times_granularity,
         ..MountOptions::default()
     };
+    // A dump has what crosses /dev/fuse: all has to.
+    let front_end = if args.dump_fuse.is_some() { FrontEnd::Device } else { args.fuse_front };
     let failed = |error: std::io::Error| format!("mounting on {} failed: {error}", path.display());
-    let mounted = start::mount(front.clone(), args.fuse_front, path, &mount_options).await.map_err(failed)?;
+    let mounted = start::mount(front.clone(), front_end, path, &mount_options).await.map_err(failed)?;
     let (mounted, serving) = mounted.serve().map_err(failed)?;
     let limit = usize::try_from(args.invalidate_limit).unwrap_or(usize::MAX);
     let listening = Invalidations::start(mounted.notifier(), limit).map(|invalidations| {
@@ -342,22 +373,20 @@ async fn mount(
             });
         };
         listen(&ear);
-        if let Some((servers, spec)) = source_of_spec {
-            let (switch, leaving) = (switch.clone(), graphs.clone());
-            let install: Install = Box::new(move |old, new| {
-                listen(&new.ear);
-                let (switch, leaving) = (switch.clone(), leaving.clone());
-                Box::pin(async move {
-                    switch.set_strict_locks(new.graph.clients.iter().any(|client| client.has_strict_locks()));
-                    let left = switch.switch(new.graph.top.clone()).await;
-                    spawn(async move {
-                        left.done().await;
-                        leaving.end(old.graph).await;
-                    });
-                })
-            });
-            spawn(graphs.clone().follow(servers, spec, install));
-        }
+        let (switch, leaving) = (switch.clone(), graphs.clone());
+        let install: Install = Box::new(move |old, new| {
+            listen(&new.ear);
+            let (switch, leaving) = (switch.clone(), leaving.clone());
+            Box::pin(async move {
+                switch.set_strict_locks(new.graph.clients.iter().any(|client| client.has_strict_locks()));
+                let left = switch.switch(new.graph.top.clone()).await;
+                spawn(async move {
+                    left.done().await;
+                    leaving.end(old.graph).await;
+                });
+            })
+        });
+        spawn(graphs.clone().follow(source_of_spec, spec, install));
     });
     if let Err(error) = listening {
         let _ = mounted.unmount();
@@ -384,7 +413,7 @@ async fn mount(
                 let _ = timeout(END_TIMEOUT, &mut serving).await;
                 break;
             }
-            Either::Right((Signal::Hangup, _)) => log.reopen(),
+            Either::Right((Signal::Hangup, _)) => hangup(),
             Either::Right((Signal::Heal | Signal::HealFull, _)) => {}
             Either::Right((Signal::Dump, _)) => dump(&graphs.current(), Some(&front)),
         }
@@ -394,11 +423,11 @@ async fn mount(
 }
 
 /// Completes at SIGTERM.
-async fn ended(signals: &Signals, log: &log::Log) {
+async fn ended(signals: &Signals, hangup: &impl Fn()) {
     loop {
         match signals.next().await {
             Signal::End => return,
-            Signal::Hangup => log.reopen(),
+            Signal::Hangup => hangup(),
             Signal::Dump | Signal::Heal | Signal::HealFull => {}
         }
     }
@@ -418,10 +447,10 @@ pub(super) async fn first_state(ear: &Ear) {
 async fn serve(
     args: &Args,
     graphs: &Arc<Graphs>,
-    source_of_spec: Option<(Servers, Bytes)>,
+    (source_of_spec, spec): (Source, Bytes),
     runtime: &Arc<RingRuntime>,
     signals: &Signals,
-    log: &log::Log,
+    hangup: &impl Fn(),
     reporter: &mut Reporter,
 ) -> Result<(), String> {
     let name = args.process_name.as_deref().unwrap_or_default();
@@ -434,25 +463,23 @@ async fn serve(
     }
     let services = Arc::new(Mutex::new(start_services(&graph, runtime).await));
     drop(graph);
-    if let Some((servers, spec)) = source_of_spec {
-        let (services, runtime, leaving) = (services.clone(), runtime.clone(), graphs.clone());
-        let install: Install = Box::new(move |old, new| {
-            let (services, runtime, leaving) = (services.clone(), runtime.clone(), leaving.clone());
-            Box::pin(async move {
-                let before = std::mem::take(&mut *services.lock());
-                before.iter().for_each(|service| service.stop());
-                let started = start_services(&new.graph, &runtime).await;
-                *services.lock() = started;
-                spawn(async move { leaving.end(old.graph).await });
-            })
-        });
-        spawn(graphs.clone().follow(servers, spec, install));
-    }
+    let (serving, runtime, leaving) = (services.clone(), runtime.clone(), graphs.clone());
+    let install: Install = Box::new(move |old, new| {
+        let (services, runtime, leaving) = (serving.clone(), runtime.clone(), leaving.clone());
+        Box::pin(async move {
+            let before = std::mem::take(&mut *services.lock());
+            before.iter().for_each(|service| service.stop());
+            let started = start_services(&new.graph, &runtime).await;
+            *services.lock() = started;
+            spawn(async move { leaving.end(old.graph).await });
+        })
+    });
+    spawn(graphs.clone().follow(source_of_spec, spec, install));
     reporter.live();
     loop {
         match signals.next().await {
             Signal::End => break,
-            Signal::Hangup => log.reopen(),
+            Signal::Hangup => hangup(),
             Signal::HealFull => services.lock().iter().for_each(|service| service.heal_now(true)),
             Signal::Heal => services.lock().iter().for_each(|service| service.heal_now(false)),
             Signal::Dump => dump(&graphs.current(), None),
@@ -506,19 +533,23 @@ fn dump(running: &Running, front: Option<&Front>) {
         std::process::id(),
         since_epoch.as_secs()
     ));
-    let mut text = format!("[global.glusterfs]\nvolume={}\nup={}\n", graph.name, ear.is_up());
-    for client in &graph.clients {
-        let peer = client.peer().unwrap_or_default();
+    let mut text = format!("[global.glusterfs]\nvolume={}\nup={}\n{}", graph.name, ear.is_up(), memory());
+    if let Some(front) = front {
+        let (inodes, open, pending) = (front.inodes.len(), front.files.len(), front.pending());
         text += &format!(
-            "\n[protocol/client.{}]\nconnected={}\nremote={peer}\n",
-            ladrillo_translator::Translator::name(&**client),
-            client.is_connected()
+            "\n[xlator.mount.fuse.priv]\ninodes={inodes}\nopen={open}\n\n[global.callpool]\ncallpool.cnt={pending}\n"
         );
     }
-    if let Some(front) = front {
-        text += &format!("\n[mount/fuse]\ninodes={}\nopen={}\n", front.inodes.len(), front.files.len());
-    }
+    text += &graph.dump();
     if let Err(error) = std::fs::write(&path, text) {
         tracing::warn!("state dump {}: {error}", path.display());
     }
+}
+
+/// What the kernel says about this process's memory, in kB.
+fn memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let of = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next());
+    let line = |(name, key)| of(key).map(|size| format!("{name}={size}\n"));
+    [("resident_kb", "VmRSS:"), ("resident_peak_kb", "VmHWM:")].into_iter().filter_map(line).collect()
 }

@@ -1,9 +1,12 @@
 //! Getting volfiles from the management daemons, and hearing when they change.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::channel::mpsc;
 use ladrillo_translator::{Context, Dict, Value};
 use ladrillo_transport::program::callback::{self, Callback};
 use ladrillo_transport::program::handshake::{self, Getspec, GetspecReply};
@@ -156,6 +159,40 @@ impl Servers {
                 Some(spec) if *spec != *current => return spec,
                 Some(_) => {}
                 None => self.connection = None,
+            }
+        }
+    }
+}
+
+/// Where a process's volfile comes from.
+pub enum Source {
+    /// Management daemons, which say when it changes.
+    Servers(Servers),
+    /// A file, which is read again when the process is told to (SIGHUP).
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// One for each time.
+        again: mpsc::Receiver<()>,
+    },
+}
+
+impl Source {
+    /// Waits until there is another volfile than `current`, and gives it.
+    pub async fn changed(&mut self, current: &[u8]) -> Bytes {
+        let (path, again) = match self {
+            Source::Servers(servers) => return servers.changed(current).await,
+            Source::File { path, again } => (path, again),
+        };
+        loop {
+            if again.next().await.is_none() {
+                // Nobody tells it any more: the process ends.
+                futures::future::pending::<()>().await;
+            }
+            match std::fs::read(&*path) {
+                Ok(spec) if spec != current => return spec.into(),
+                Ok(_) => tracing::info!("{}: as it was", path.display()),
+                Err(error) => tracing::error!("{}: {error}: this process goes on with the old one", path.display()),
             }
         }
     }

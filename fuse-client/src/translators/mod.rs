@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod distribute;
+pub mod gfid_access;
 pub(crate) mod held;
 pub mod meta;
 pub mod open_behind;

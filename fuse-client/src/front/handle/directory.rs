@@ -69,7 +69,7 @@ impl Request<'_> {
             if plus {
                 self.entry_of(&mut out, entry, &mut learned);
             }
-            out.dirent(ino(entry), entry.offset, d_type(entry), &entry.name);
+            out.dirent(self.front.options.validity.ino(ino(entry)), entry.offset, d_type(entry), &entry.name);
         }
         self.front.trim_inodes(learned.len());
         let front = self.front.clone();

@@ -204,6 +204,17 @@ impl Translator for Client {
         }
     }
 
+    fn state(&self) -> Vec<(&'static str, String)> {
+        let brick = self.brick();
+        vec![
+            ("connected", self.is_connected().to_string()),
+            ("remote", self.peer().unwrap_or_default()),
+            ("remote-host", brick.0),
+            ("remote-subvolume", brick.1),
+            ("fds", self.open_files().to_string()),
+        ]
+    }
+
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
         if self.inner.parent.set((parent, child_index)).is_err() {
             tracing::warn!(client = %self.inner.name, "a second parent is not heard");

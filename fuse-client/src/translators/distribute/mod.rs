@@ -286,6 +286,16 @@ impl Translator for Distribute {
         Ok(true)
     }
 
+    fn state(&self) -> Vec<(&'static str, String)> {
+        let states = (0..self.count()).map(|child| if self.is_up(child) { "1" } else { "0" });
+        vec![
+            ("subvolume_cnt", self.count().to_string()),
+            ("subvolume_status", states.collect::<Vec<_>>().join(",")),
+            ("inodes", self.table.len().to_string()),
+            ("fds", self.files.lock().len().to_string()),
+        ]
+    }
+
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
         *self.parent.lock() = Some((parent, child_index));
     }

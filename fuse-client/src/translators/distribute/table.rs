@@ -66,6 +66,11 @@ impl Table {
         }
     }
 
+    /// How many inodes are known.
+    pub fn len(&self) -> usize {
+        self.inodes.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
     pub fn get(&self, gfid: &Gfid) -> Option<Known> {
         self.inodes.get(gfid)
     }

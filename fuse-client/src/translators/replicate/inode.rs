@@ -137,6 +137,11 @@ impl InodeTable {
         self.shard(gfid).lock().get(gfid).cloned()
     }
 
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
     /// Inodes whose session is not idle.
     pub fn with_sessions(&self) -> Vec<Arc<Inode>> {
         let busy = |inode: &&Arc<Inode>| !inode.session.lock().is_idle();

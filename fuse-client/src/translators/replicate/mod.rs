@@ -388,6 +388,20 @@ impl Translator for Replicate {
         Ok(true)
     }
 
+    fn state(&self) -> Vec<(&'static str, String)> {
+        let up = self.up();
+        let states = self.children.iter().enumerate().map(|(number, _)| if up.has(number) { "1" } else { "0" });
+        vec![
+            ("child_count", self.children.len().to_string()),
+            ("child_up", states.collect::<Vec<_>>().join(",")),
+            ("inodes", self.inodes.len().to_string()),
+            ("fds", self.files.lock().len().to_string()),
+            ("inodes-with-transactions", self.inodes.with_sessions().len().to_string()),
+            ("background-heals", self.background_heals.load(Ordering::Relaxed).to_string()),
+            ("backlog", self.backlog.load(Ordering::Relaxed).to_string()),
+        ]
+    }
+
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
         *self.parent.lock() = Some((parent, child_index));
     }
