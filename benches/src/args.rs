@@ -16,7 +16,13 @@ use crate::workspace::Sizes;
 /// (--cluster), and the local disk (--local). Each phase runs on all subjects before the next one begins; results are
 /// medians over the runs. --list explains the phases.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "ladrillo-bench", version, max_term_width = 120, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "ladrillo-bench",
+    version,
+    max_term_width = 120,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true
+)]
 pub struct Args {
     /// Something else than measuring
     #[command(subcommand)]
@@ -110,6 +116,9 @@ pub struct Measure {
     /// Leave the kernel's caches alone: the cold phases are then warm, and nobody else on this machine is disturbed
     #[arg(long)]
     pub keep_caches: bool,
+    /// A word about the circumstances, for the results: a commit, a kernel's settings
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
     /// Where results.json, results.md and the charts go
     #[arg(long, value_name = "DIR", default_value = "ladrillo-bench-results")]
     pub out: PathBuf,
@@ -228,6 +237,8 @@ mod tests {
         let sizes = quick.sizes();
         assert_eq!((sizes.files, sizes.directories, sizes.entries, quick.run_count()), (7, 7, 3000, 2));
         assert!(parse("--local --runs 0").is_err());
+        // The last one wins: scripts have their defaults in front.
+        assert_eq!(parse("--local --out a --out b").unwrap().out, PathBuf::from("b"));
         let option = parse("--cluster a=/b --client-option a=--direct-io-mode=on").unwrap();
         assert_eq!(option.client_options[0].1, "--direct-io-mode=on");
     }

@@ -44,6 +44,8 @@ pub struct Plan {
     pub limit: Duration,
     /// The machine.
     pub machine: Machine,
+    /// The user's word about the circumstances.
+    pub note: Option<String>,
 }
 
 /// GlusterFS's mounts believe attributes for a second.
@@ -64,6 +66,7 @@ impl Plan {
             started: utc(SystemTime::now()),
             wall_s: 0.0,
             interrupted: false,
+            note: self.note.clone(),
             machine: self.machine.clone(),
             sizes: self.sizes.clone(),
             runs: self.runs,

@@ -121,6 +121,7 @@ fn measure_in(
         reference: args.reference_of(names),
         limit: Duration::from_secs(args.timeout),
         machine,
+        note: args.note.clone(),
     };
     let mut written = Ok(());
     let results = plan.measure(stop, &mut |results| written = results.write(&args.out));

@@ -121,9 +121,15 @@ pub static PHASES: &[Phase] = &[
         .cache(Cache::Cold)
         .before(SMALL_4)
         .target(STAT),
-    work("stat_warm_1t", Op::Stat, Item::Small1, 1, "stat each file just after all were, 1 thread")
-        .cache(Cache::Warm)
-        .before(SMALL_1),
+    work(
+        "stat_warm_1t",
+        Op::Stat,
+        Item::Small1,
+        1,
+        "stat each file again at once, 1 thread (mounts' attribute timeout is 1 s)",
+    )
+    .cache(Cache::Warm)
+    .before(SMALL_1),
     work("stat_expired_1t", Op::Stat, Item::Small1, 1, "stat each file once the attributes seen before are 1 s old")
         .cache(Cache::Expired)
         .before(SMALL_1)

@@ -26,6 +26,9 @@ pub struct Results {
     pub wall_s: f64,
     /// Whether the user ended it early: what is there is complete measurements, but not all.
     pub interrupted: bool,
+    /// The user's word about the circumstances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// What it ran on.
     pub machine: Machine,
     /// How much was measured.
@@ -195,6 +198,7 @@ pub(crate) mod example {
             started: "2026-01-01 00:00:00".to_owned(),
             wall_s: 61.0,
             interrupted: false,
+            note: Some("a note".to_owned()),
             machine: Machine { processor: "a | b".to_owned(), processors: 2, drops_caches: true, ..Machine::default() },
             sizes: Sizes {
                 files: 1000,

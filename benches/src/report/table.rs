@@ -65,6 +65,9 @@ fn head(text: &mut String, results: &Results, summary: &Summary<'_>) {
     }
     let versions: Vec<String> = machine.versions.iter().map(|(_, version)| cell(version)).collect();
     let _ = writeln!(text, "- load generators: ladrillo-bench {}, {}\n", results.harness, versions.join(", "));
+    if let Some(note) = &results.note {
+        let _ = writeln!(text, "Note: {}\n", cell(note));
+    }
     for warning in machine.warnings() {
         let _ = writeln!(text, "**Warning: {warning}.**\n");
     }
@@ -248,6 +251,7 @@ mod tests {
         assert_eq!(line("| create_4k_1t | 100 |"), "| create_4k_1t | 100 | 900 | 1000 | 9000 |");
         assert_eq!(line("- seq_write_1m on"), "- seq_write_1m on fast: fio: exit status 1: no \\| luck");
         assert!(text.contains("![ratios](ratios.svg)"));
+        assert!(text.contains("\nNote: a note\n"));
         assert!(text.contains("2 x a \\| b"));
         assert!(!text.contains("not idle") && !text.contains("Interrupted"));
         // Every table has as many cells in each line as in its head.
