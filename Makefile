@@ -21,7 +21,7 @@ CLUSTER_TESTS := $(filter-out stock_% posix_%,$(basename $(notdir $(wildcard tes
 
 RUNGS := lint test-unit test-sim test-cluster test-stock test-posix fuzz-smoke
 
-.PHONY: all build release setup demo test test-full lint test-unit test-sim test-cluster test-stock test-posix fuzz-smoke bench bench-parts \
+.PHONY: all build release setup demo test test-full lint test-unit test-sim test-cluster test-stock test-posix test-ring fuzz-smoke bench bench-parts \
         install uninstall clean help
 
 all: build
@@ -30,6 +30,7 @@ help:
 	@echo 'make build         the programs, in target/debug'
 	@echo 'make demo          three nodes on this machine: create, mount, kill a brick, heal (root)'
 	@echo 'make test          $(RUNGS)'
+	@echo 'make test-ring     tests of clusters and POSIX behaviour with mounts over FUSE over io_uring (root)'
 	@echo 'make test-full     the same with ROUNDS=20, SEEDS=5000 and 10 minutes of each random test'
 	@echo 'make bench         ours, GlusterFS and the local disk side by side: docs/benchmarks (BENCH=--quick for a first impression)'
 	@echo 'make bench-parts   the criterion benches of the parts'
@@ -51,7 +52,7 @@ test: setup
 	tools/run-rungs $(RUNGS)
 
 test-full: setup
-	ROUNDS=20 SEEDS=5000 FUZZ_SECONDS=120 LADRILLO_POSIX_SECONDS=600 tools/run-rungs $(RUNGS)
+	ROUNDS=20 SEEDS=5000 FUZZ_SECONDS=120 LADRILLO_POSIX_SECONDS=600 tools/run-rungs $(RUNGS) test-ring
 
 lint:
 	$(CARGO) fmt --all --check
@@ -76,6 +77,11 @@ test-posix: build
 	tools/need-root
 	tools/posix-tools
 	tools/cargo-test -p ladrillo-tests $(POSIX_TESTS:%=--test %)
+
+# Not in `make test`: the same tests with the other front end.
+test-ring: build
+	tools/need-root
+	tools/test-ring
 
 fuzz-smoke:
 	tools/fuzz-smoke
