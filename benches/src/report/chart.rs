@@ -83,9 +83,15 @@ fn charts(results: &Results, summary: &Summary<'_>) -> Vec<Bars> {
         if !others.is_empty() {
             charts.push(Bars {
                 file: "ratios",
-                title: format!("Times better than {} (red: target)", results.reference),
+                title: format!(
+                    "Times better than {}{}",
+                    results.reference,
+                    if results.has_targets() { " (red: target)" } else { "" }
+                ),
                 series,
-                rows: rows(summary, values, |row| row.phase.target.as_ref().map(|t| t.rate.unwrap_or(t.cpu))),
+                rows: rows(summary, values, |row| {
+                    row.phase.target.filter(|_| results.has_targets()).map(|t| t.rate.unwrap_or(t.cpu))
+                }),
                 origin: Some(1.0),
             });
         }

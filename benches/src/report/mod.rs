@@ -121,6 +121,11 @@ pub struct Measurement {
 }
 
 impl Results {
+    /// Whether the targets mean anything: they are ratios to GlusterFS.
+    pub fn has_targets(&self) -> bool {
+        self.reference.starts_with("glusterfs")
+    }
+
     /// Whether anything failed.
     pub fn failed(&self) -> bool {
         self.measurements.iter().any(|m| m.error.is_some())
@@ -159,11 +164,11 @@ pub(crate) mod example {
     use super::*;
     use crate::phase::PHASES;
 
-    /// Two subjects, three runs, two phases; `fast` is ten times `slow`; one phase fails on `fast`.
+    /// Two subjects, three runs, two phases; `fast` is ten times the other; one phase fails on `fast`.
     pub fn results() -> Results {
         let mut measurements = Vec::new();
         for run in 1..=3 {
-            for (subject, factor) in [("fast", 1.0), ("slow", 10.0)] {
+            for (subject, factor) in [("fast", 1.0), ("glusterfs-1", 10.0)] {
                 let noise = f64::from(run);
                 measurements.push(Measurement {
                     run,
@@ -210,8 +215,8 @@ pub(crate) mod example {
                 seconds: 2,
             },
             runs: 3,
-            reference: "slow".to_owned(),
-            subjects: ["fast", "slow"]
+            reference: "glusterfs-1".to_owned(),
+            subjects: ["fast", "glusterfs-1"]
                 .map(|name| SubjectInfo { name: name.to_owned(), ..SubjectInfo::default() })
                 .to_vec(),
             phases: phases.map(PhaseInfo::from).collect(),

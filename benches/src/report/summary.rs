@@ -82,9 +82,11 @@ impl Row<'_> {
     /// How many times less processor time than the reference a subject needs: of the daemons alone where the phase's
     /// load generator does much itself.
     pub fn cpu_ratio(&self, subject: usize, reference: usize) -> Option<f64> {
+        // Where nobody's daemons are known, all there is to compare is the load generator.
+        let known = [subject, reference].iter().any(|i| self.figures.get(*i).is_some_and(|f| f.daemons_us > Some(0.0)));
         let of = |index: usize| {
             let figures = self.figures.get(index)?;
-            if self.phase.daemons_only { figures.daemons_us } else { figures.cpu_us }
+            if self.phase.daemons_only && known { figures.daemons_us } else { figures.cpu_us }
         };
         ratio(of(reference), of(subject))
     }

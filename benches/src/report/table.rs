@@ -110,19 +110,22 @@ fn ratios(text: &mut String, results: &Results, summary: &Summary<'_>, reference
         for (other, all) in others.iter().zip(&mut all) {
             let (rate, cpu) = (row.rate_ratio(*other, reference), row.cpu_ratio(*other, reference));
             // The targets are not the disk's.
-            let judged = name(*other) != LOCAL;
+            let judged = results.has_targets() && name(*other) != LOCAL;
             let rate_text = mark(rate, row, |t| t.rate.filter(|_| judged));
             let _ = write!(text, " {rate_text} | {} |", mark(cpu, row, |t| judged.then_some(t.cpu)));
             all.0.extend(rate);
             all.1.extend(cpu);
         }
-        let _ = writeln!(text, " {} |", goal(row));
+        let _ = writeln!(text, " {} |", if results.has_targets() { goal(row) } else { "-".to_owned() });
     }
     text.push_str("| geometric mean |");
     for (rates, cpus) in all {
         let _ = write!(text, " {} | {} |", number(geometric_mean(rates)), number(geometric_mean(cpus)));
     }
-    text.push_str(" |\n\nBold: the target is reached.\n\n");
+    text.push_str(" |\n\n");
+    if results.has_targets() {
+        text.push_str("Bold: the target is reached.\n\n");
+    }
 }
 
 fn mark(value: Option<f64>, row: &Row<'_>, target: impl Fn(&crate::phase::Target) -> Option<f64>) -> String {
@@ -271,6 +274,9 @@ mod tests {
         let text = markdown(&results, &Summary::of(&results), &[]);
         let top = text.split("## Ratios").next().unwrap_or_default();
         assert!(top.contains("**Warning: this machine is not idle: 50 %") && top.contains("**Interrupted"));
+        results.reference = "fast".to_owned();
+        let other = markdown(&results, &Summary::of(&results), &[]);
+        assert!(other.contains("| create_4k_1t | 0.10 | 0.10 | - |") && !other.contains("Bold"), "{other}");
         results.reference = "nobody".to_owned();
         assert!(!markdown(&results, &Summary::of(&results), &[]).contains("## Ratios"));
     }
