@@ -107,6 +107,11 @@ pub enum Request {
         name: String,
         full: bool,
     },
+    /// How bricks mark changed directories: by the names that changed, or as a whole.
+    GranularEntryHeal {
+        name: String,
+        on: bool,
+    },
     /// The volfile a mount of `key` would get.
     GetSpec {
         key: String,
@@ -145,6 +150,8 @@ pub enum About {
         /// Without beginning a new interval.
         peek: bool,
     },
+    /// How many entries its index says are to be healed.
+    HealCount,
 }
 
 /// Which figures of a profile. The numbers are GlusterFS's (gf1_cli_info_op).

@@ -6,7 +6,6 @@ use ladrillo_translator::fop::File;
 use ladrillo_translator::{Context, Dict, Fop, FopError, Gfid, Payload, Reply, Translator};
 
 use super::direction::direction;
-use super::favorite::favorite;
 use super::healer::{HealResult, Healed, Healer, Look, Trouble};
 use crate::translators::replicate::{ChildReply, HealAlgorithm, Lockee, Mask, Sabotage, Segment, successes};
 
@@ -70,9 +69,9 @@ impl Healer {
             }
         }
         if sources.is_empty()
-            && let Some(child) = favorite(self.replicate.settings().favorite_child, &look.copies, arbiters)
+            && let Some(child) = self.chosen(&look.copies, Segment::Data)?
         {
-            tracing::warn!(%gfid, child, "split-brain of data decided by favorite-child-policy");
+            tracing::warn!(%gfid, child, choice = ?self.choice, "split-brain of data decided");
             sources = Mask::only(child);
         }
         if sources.is_empty() {

@@ -209,6 +209,14 @@ impl Healer {
         Ok(seen)
     }
 
+    /// A look without lock: whether bricks have different inodes under a name.
+    pub(crate) async fn gfids_differ(&self, context: &Context, entry: &Entry) -> HealResult<bool> {
+        let seen = self.look_by_name(context, entry).await?;
+        let mut gfids = seen.iter().flatten().map(|iatt| iatt.gfid);
+        let first = gfids.next();
+        Ok(gfids.any(|gfid| Some(gfid) != first))
+    }
+
     /// [`Healer::heal_name`] where copies disagree.
     pub(crate) async fn heal_name_if_needed(&self, context: &Context, entry: &Entry) -> HealResult<NameOutcome> {
         if self.agree(context, entry).await? { Ok(NameOutcome::Agreed) } else { self.heal_name(context, entry).await }
@@ -233,7 +241,13 @@ impl Healer {
         let at = |child: usize| seen.get(child).and_then(Option::as_ref);
         let holders: Mask = (0..seen.len()).filter(|child| at(*child).is_some()).collect();
         let trusted = self.trusted_for_names(&parent);
-        let Some(truth) = self.truth_of_name(&parent, trusted, &seen) else { return Ok(NameOutcome::Mismatch) };
+        let truth = match self.truth_of_name(&parent, trusted, &seen) {
+            Some(truth) => truth,
+            None => match self.chosen_name(&seen)? {
+                Some(child) => Some(child),
+                None => return Ok(NameOutcome::Mismatch),
+            },
+        };
         let truth = truth.and_then(|child| at(child).cloned());
         let Some(truth) = truth else {
             // It was removed.

@@ -25,7 +25,7 @@ pub(crate) fn favorite(policy: FavoriteChild, copies: &[SeenCopy], arbiters: Mas
 }
 
 /// The greatest value, and the one copy that has it; `None` where several do.
-fn greatest<T: Ord + Copy>(copies: &[&SeenCopy], value: impl Fn(&SeenCopy) -> T) -> Option<(T, usize)> {
+pub(crate) fn greatest<T: Ord + Copy>(copies: &[&SeenCopy], value: impl Fn(&SeenCopy) -> T) -> Option<(T, usize)> {
     let most = copies.iter().map(|copy| value(copy)).max()?;
     let mut best = copies.iter().filter(|copy| value(copy) == most);
     let first = best.next()?;

@@ -10,6 +10,7 @@ use ladrillo_translator::iatt::SetattrValid;
 use ladrillo_translator::{Context, Dict, FileType, Fop, FopError, Gfid, Reply, Translator, Value};
 use parking_lot::Mutex;
 
+use super::decide::Choice;
 use super::direction;
 use crate::translators::replicate::{Lockee, Marks, Mask, Replicate, Sabotage, SeenCopy, Segment, Target};
 
@@ -52,6 +53,8 @@ pub(crate) struct Healer {
     pub replicate: Arc<Replicate>,
     /// Where a sink keeps an inode that its source has under another name, and how often that was found.
     pub displaced: Mutex<HashMap<(usize, Gfid), (Entry, u32)>>,
+    /// What a person decided about the one file that this healer is made for.
+    pub choice: Option<Choice>,
 }
 
 /// All copies of an inode at one moment, in the order of the children.
@@ -72,7 +75,12 @@ impl Look {
 
 impl Healer {
     pub fn new(replicate: Arc<Replicate>) -> Healer {
-        Healer { replicate, displaced: Mutex::default() }
+        Healer { replicate, displaced: Mutex::default(), choice: None }
+    }
+
+    /// One that takes the copy a person chose for good where all are accused.
+    pub fn choosing(replicate: Arc<Replicate>, choice: Choice) -> Healer {
+        Healer { choice: Some(choice), ..Healer::new(replicate) }
     }
 
     /// The heal daemon, with a fresh lock owner.

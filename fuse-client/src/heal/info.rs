@@ -69,6 +69,29 @@ pub async fn info(replicate: &Arc<Replicate>, bricks: &[String]) -> Vec<BrickBac
     all
 }
 
+/// The inodes that a brick's indices list as marked, in split-brain or not: each once, at most [`MAX_LISTED`].
+pub(crate) async fn listed(replicate: &Arc<Replicate>, child: usize) -> Result<Vec<Gfid>, FopError> {
+    if !replicate.is_up(child) {
+        return Err(FopError::new(ENOTCONN, "not connected"));
+    }
+    let healer = Healer::new(replicate.clone());
+    let context = Context { pid: Context::PID_HEAL_INFO, ..healer.context() };
+    let (mut seen, mut all) = (HashSet::new(), Vec::new());
+    for index in [Index::Pending, Index::Dirty] {
+        let Some(directory) = plain(healer.index_directory(&context, child, index).await)? else { continue };
+        let mut offset = 0;
+        loop {
+            let (gfids, next) = plain(healer.read_index(&context, child, directory, offset).await)?;
+            all.extend(gfids.into_iter().filter(|gfid| seen.len() < MAX_LISTED && seen.insert(*gfid)));
+            match next {
+                Some(next) => offset = next,
+                None => break,
+            }
+        }
+    }
+    Ok(all)
+}
+
 async fn list_brick(healer: &Healer, child: usize, backlog: &mut BrickBacklog) -> Result<(), FopError> {
     let context = Context { pid: Context::PID_HEAL_INFO, ..healer.context() };
     let mut seen: HashSet<Gfid> = HashSet::new();

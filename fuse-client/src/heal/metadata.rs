@@ -8,7 +8,6 @@ use ladrillo_translator::iatt::SetattrValid;
 use ladrillo_translator::{Context, Dict, Fop, FopError, Gfid, Iatt, Reply, Translator, Value};
 
 use super::direction::direction;
-use super::favorite::favorite;
 use super::healer::{HealResult, Healed, Healer, Look, Trouble};
 use crate::translators::replicate::{Lockee, METADATA_START, Mask, Segment, successes};
 
@@ -50,10 +49,9 @@ impl Healer {
         let mut sources = judged.sources;
         if sources.is_empty()
             && !all_alike
-            && let Some(child) =
-                favorite(self.replicate.settings().favorite_child, &look.copies, self.replicate.arbiters())
+            && let Some(child) = self.chosen(&look.copies, Segment::Metadata)?
         {
-            tracing::warn!(%gfid, child, "split-brain of attributes decided by favorite-child-policy");
+            tracing::warn!(%gfid, child, choice = ?self.choice, "split-brain of attributes decided");
             sources = Mask::only(child);
         }
         if sources.is_empty() {

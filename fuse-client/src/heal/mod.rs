@@ -7,6 +7,7 @@
 //! began. [`info`] lists what is to be healed.
 
 mod data;
+pub mod decide;
 mod direction;
 mod entry;
 mod favorite;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ladrillo_translator::fop::File;
+use ladrillo_translator::fop::{Entry, File};
 use ladrillo_translator::iatt::SetattrValid;
 use ladrillo_translator::option::Options;
 use ladrillo_translator::{Dict, Fop, Gfid, Iatt, Value};
 
+use super::decide::{Choice, decide, decide_name};
 use super::info::{EntryStatus, info, print};
 use super::service::HealService;
 use crate::translators::replicate::Sabotage;
@@ -269,4 +270,117 @@ fn split_brain_is_decided_by_the_rule_that_was_chosen_and_by_none_else() {
             assert_healed(&world);
         }
     }
+}
+
+/// Two copies of a file that each missed the other's write.
+async fn split(client: &Client, name: &str) -> File {
+    let file = client.create(Gfid::ROOT, name).await.unwrap();
+    client.write(file, 0, b"old").await.unwrap();
+    pass(SETTLE).await;
+    for (away, data) in [(0, &b"longer"[..]), (1, b"new")] {
+        client.wires[away].cut();
+        client.write(File { gfid: file.gfid, fd: None }, 0, data).await.unwrap();
+        pass(SETTLE).await;
+        client.wires[away].mend();
+        pass(SETTLE).await;
+    }
+    file
+}
+
+#[test]
+fn a_person_decides_split_brain_of_contents() {
+    let cases = [(Choice::Bigger, "longer"), (Choice::LatestMtime, "new"), (Choice::Child(1), "longer")];
+    for (choice, expected) in cases {
+        let world = bricks(2);
+        let client = world.client(Options::new().with("quorum-type", "none"));
+        run(async {
+            let file = split(&client, "f").await;
+            assert!(client.read(file.gfid).await.is_err());
+            client.wires[0].cut();
+            let refused = decide(&client.replicate, file.gfid, choice).await.unwrap().unwrap_err();
+            assert!(refused.starts_with("Failed to obtain replies from all bricks"), "{refused}");
+            client.wires[0].mend();
+            pass(SETTLE).await;
+            assert_eq!(decide(&client.replicate, file.gfid, choice).await, Some(Ok(())), "{choice:?}");
+            assert_eq!(client.read(file.gfid).await.unwrap(), expected.as_bytes(), "{choice:?}");
+            let again = decide(&client.replicate, file.gfid, choice).await;
+            assert_eq!(again, Some(Err("File not in split-brain".to_owned())));
+            assert_eq!(decide(&client.replicate, Gfid::random(), choice).await, None);
+        });
+        assert_healed(&world);
+    }
+}
+
+#[test]
+fn a_person_decides_which_inode_a_name_is() {
+    for (choice, expected) in [(Choice::Bigger, 1), (Choice::LatestMtime, 0), (Choice::Child(1), 1)] {
+        let world = bricks(2);
+        let client = world.client(Options::new().with("quorum-type", "none"));
+        run(async {
+            let mut made = Vec::new();
+            for (away, data) in [(0, &b"longer"[..]), (1, b"new")] {
+                client.wires[away].cut();
+                let file = client.create(Gfid::ROOT, "f").await.unwrap();
+                client.write(file, 0, data).await.unwrap();
+                pass(SETTLE).await;
+                // Whoever comes back knows nothing of it.
+                client.wires[away].mend();
+                if away == 0 {
+                    client.wires[1].cut();
+                }
+                pass(SETTLE).await;
+                made.push(file.gfid);
+            }
+            client.wires[1].mend();
+            pass(SETTLE).await;
+            let entry = Entry { parent: Gfid::ROOT, name: "f".into() };
+            assert_eq!(decide_name(&client.replicate, &entry, choice).await, Some(Ok(())), "{choice:?}");
+            assert_eq!(decide_name(&client.replicate, &entry, choice).await, None);
+            service(&client).heal_round().await;
+            // The first was made while child 0 was away: child 1 has it.
+            let survivor = if expected == 1 { made[0] } else { made[1] };
+            let data = if expected == 1 { &b"longer"[..] } else { b"new" };
+            assert_eq!(client.read(survivor).await.unwrap(), data, "{choice:?}");
+        });
+        assert_healed(&world);
+    }
+}
+
+#[test]
+fn a_mount_shows_one_copy_and_heals_from_it() {
+    let world = bricks(2);
+    let client = world.client(Options::new().with("quorum-type", "none"));
+    let set = |gfid: Gfid, key: &'static str, value: &'static str| {
+        let xattrs = Dict::new().with(key, Value::Ptr(Bytes::from_static(value.as_bytes())));
+        client.ask(Fop::Setxattr { gfid, xattrs, flags: 0, xdata: Dict::new() })
+    };
+    const CHOICE: &str = "replica.split-brain-choice";
+    run(async {
+        let file = split(&client, "f").await;
+        let whole = client.create(Gfid::ROOT, "whole").await.unwrap();
+        assert!(set(whole.gfid, CHOICE, "v-client-0").await.is_err(), "it is not in split-brain");
+        assert!(set(file.gfid, CHOICE, "nobody").await.is_err());
+        let size = || async {
+            match client.ask(Fop::Stat { gfid: file.gfid, xdata: Dict::new() }).await.unwrap() {
+                ladrillo_translator::Reply::Iatt { iatt, .. } => iatt.size_bytes,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!([3, 6].contains(&size().await), "attributes are shown");
+        for (child, data) in [("v-client-0", &b"new"[..]), ("v-client-1", b"longer")] {
+            set(file.gfid, CHOICE, child).await.unwrap();
+            assert_eq!(size().await, data.len() as u64);
+            assert_eq!(client.read(file.gfid).await.unwrap(), data);
+        }
+        set(file.gfid, CHOICE, "none").await.unwrap();
+        assert!(client.read(file.gfid).await.is_err());
+        set(file.gfid, "replica.split-brain-choice-timeout", "1").await.unwrap();
+        set(file.gfid, CHOICE, "v-client-0").await.unwrap();
+        pass(Duration::from_secs(61)).await;
+        assert!(client.read(file.gfid).await.is_err(), "the choice is over");
+        set(file.gfid, "replica.split-brain-heal-finalize", "v-client-0").await.unwrap();
+        assert_eq!(client.read(file.gfid).await.unwrap(), b"new");
+        assert!(set(file.gfid, "replica.split-brain-heal-finalize", "v-client-0").await.is_err());
+    });
+    assert_healed(&world);
 }

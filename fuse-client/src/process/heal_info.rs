@@ -15,9 +15,7 @@ use crate::heal::info::{self, BrickBacklog, EntryStatus};
 pub(super) async fn run(args: &Args, graph: &Graph, ear: &Ear) -> Result<(), String> {
     let volume = args.heal_info.as_deref().unwrap_or_default();
     if graph.replicates.is_empty() {
-        return Err(format!(
-            "This command is supported for only volumes of replicate type. Volume {volume} is not of type replicate"
-        ));
+        return Err(not_replicated(volume));
     }
     super::run::first_state(ear).await;
     if ear.heard() != Heard::Up {
@@ -42,6 +40,11 @@ pub(super) async fn run(args: &Args, graph: &Graph, ear: &Ear) -> Result<(), Str
     };
     print!("{text}");
     Ok(())
+}
+
+/// What is said of a volume that has nothing to heal.
+pub(super) fn not_replicated(volume: &str) -> String {
+    format!("This command is supported for only volumes of replicate type. Volume {volume} is not of type replicate")
 }
 
 /// The document of a failure.

@@ -101,7 +101,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let outcome = work(args, &mut reporter);
     drop(local);
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(reason) => {
             tracing::error!("{reason}");
             if xml {
@@ -162,7 +162,7 @@ fn check(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-fn work(args: Args, reporter: &mut Reporter) -> Result<(), String> {
+fn work(args: Args, reporter: &mut Reporter) -> Result<ExitCode, String> {
     // Before any thread is started: all of them are to leave signals to the ring.
     let signals = Signals::block().map_err(|error| format!("signals: {error}"))?;
     let file = match (&args.log_file, args.heal_info.is_some()) {
@@ -192,7 +192,7 @@ fn work(args: Args, reporter: &mut Reporter) -> Result<(), String> {
     executor.block_on(run(args, signals, log, reporter))
 }
 
-async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporter) -> Result<(), String> {
+async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporter) -> Result<ExitCode, String> {
     let (spec, source, again) = load(&args).await?;
     let volfile = Volfile::parse(&spec).map_err(|error| format!("the volfile cannot be used: {error}"))?;
     let runtime = Arc::new(RingRuntime::new());
@@ -210,7 +210,7 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
         let ear = Ear::new();
         graph.start(&ear);
         let result = match args.order.is_empty() {
-            true => heal_info::run(&args, &graph, &ear).await,
+            true => heal_info::run(&args, &graph, &ear).await.map(|()| ExitCode::SUCCESS),
             false => order::run(&args, &graph, &ear).await,
         };
         graph.stop();
@@ -236,7 +236,7 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
     }
     graphs.end_all().await;
     tracing::info!("ended");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The volfile, where newer ones come from, and how that is told to look again, where it has to be told.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Session, Status};
-use crate::api::{Answer, BrickInfo, Request};
+use crate::api::{About, Answer, BrickInfo, Request};
 use crate::client::Target;
 
 /// What of the backlog to show.
@@ -15,8 +15,8 @@ pub(super) enum Info {
     SplitBrain,
 }
 
-/// The arguments for `glusterfs`.
-pub(super) fn arguments(session: &Session, volume: &str, info: Info) -> Vec<String> {
+/// The arguments for `glusterfs` to ask about a volume.
+fn begin(session: &Session, volume: &str) -> Vec<String> {
     let mut arguments = Vec::new();
     match session.options.target() {
         Target::Unix(path) => {
@@ -33,6 +33,12 @@ pub(super) fn arguments(session: &Session, volume: &str, info: Info) -> Vec<Stri
     }
     arguments.push("--heal-info".to_owned());
     arguments.push(volume.to_owned());
+    arguments
+}
+
+/// The arguments for what `info` shows.
+pub(super) fn arguments(session: &Session, volume: &str, info: Info) -> Vec<String> {
+    let mut arguments = begin(session, volume);
     match info {
         Info::Entries => {}
         Info::Summary => arguments.push("summary".to_owned()),
@@ -60,6 +66,77 @@ pub(super) fn info(session: &mut Session, volume: &str, info: Info) -> Status {
         session.console.out("Volume heal failed.");
     }
     status
+}
+
+/// Has it do something about a volume: `split-brain ...`, `granular-entry-heal`. Its words and exit status are ours, as XML is
+/// asked for or not.
+pub(super) fn order(session: &mut Session, volume: &str, words: &[&str]) -> Status {
+    let program = program();
+    let mut command = Command::new(&program);
+    command.args(begin(session, volume)).arg("--").args(words).stdin(Stdio::null());
+    let status = match command.output() {
+        Ok(output) => {
+            session.console.write(String::from_utf8_lossy(&output.stdout));
+            // glusterd's refusal: on standard output, as glfsheal has it.
+            session.console.write(String::from_utf8_lossy(&output.stderr));
+            -output.status.code().unwrap_or(1)
+        }
+        Err(error) => {
+            session.console.err(format_args!("{}: {error}", program.display()));
+            -1
+        }
+    };
+    if status != 0 && !session.options.xml {
+        session.console.out("Volume heal failed.");
+    }
+    status
+}
+
+/// `statistics heal-count [replica BRICK]`.
+pub(super) fn count(session: &mut Session, volume: &str, replica: Option<&str>) -> Status {
+    let which = if replica.is_some() { " per replica" } else { "" };
+    let what = format!("Gathering count of entries to be healed{which} on volume {volume} has been");
+    let about = Some(About::HealCount);
+    let request = Request::VolumeStatus { name: Some(volume.to_owned()), about, brick: None };
+    let processes = match session.ask(&request) {
+        Ok(Ok(Answer::Status(volumes))) => volumes.into_iter().flat_map(|volume| volume.processes).collect::<Vec<_>>(),
+        Ok(Ok(_)) => Vec::new(),
+        Ok(Err(failure)) => {
+            session.console.err(format_args!("{what} unsuccessful:\n{failure}"));
+            return failure.op_ret;
+        }
+        Err(status) => return status,
+    };
+    // The bricks of the replica set that one of them names.
+    let set = match session.ask(&Request::VolumeInfo { name: Some(volume.to_owned()) }) {
+        Ok(Ok(Answer::VolumeInfo(volumes))) => volumes.into_iter().next().map(|volume| {
+            let size = volume.replica.max(1) as usize;
+            let names: Vec<String> =
+                volume.bricks.iter().map(|brick| format!("{}:{}", brick.host, brick.path)).collect();
+            let sets = names.chunks(size);
+            let mut wanted = sets.filter(|set| replica.is_none_or(|brick| set.iter().any(|name| name == brick)));
+            match replica {
+                None => names.clone(),
+                Some(_) => wanted.next().unwrap_or_default().to_vec(),
+            }
+        }),
+        _ => None,
+    };
+    let set = set.unwrap_or_default();
+    session.console.out(format_args!("{what} successful "));
+    for brick in processes.iter().filter(|process| process.kind == "Brick") {
+        let name = format!("{}:{}", brick.host, brick.path);
+        session.console.out(format_args!("\nBrick {name}"));
+        let asked = set.contains(&name);
+        if asked && !brick.online {
+            session.console.out("Status: Brick is not connected");
+        }
+        match brick.facts.get("hardlinks").filter(|_| asked) {
+            Some(count) => session.console.out(format_args!("Number of entries: {count}")),
+            None => session.console.out("No gathered input for this brick"),
+        }
+    }
+    0
 }
 
 fn info_as_xml(session: &mut Session, volume: &str, mut command: Command) -> Status {

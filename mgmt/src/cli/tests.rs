@@ -204,6 +204,7 @@ impl Fake {
             Request::AddBricks { name, .. } | Request::RemoveBricks { name, .. } => {
                 refuse(INTERNAL, format!("Volume {name} stays as it is"))
             }
+            Request::GranularEntryHeal { name, .. } => self.volume(name).and_then(|_| done("")),
             Request::VolumeHeal { name, .. } => {
                 if self.volume(name)?.status != 1 {
                     return refuse(INTERNAL, format!("Volume {name} is not started."));

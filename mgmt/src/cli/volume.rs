@@ -224,15 +224,43 @@ pub(super) fn heal(session: &mut Session, pattern: &'static str, words: &[String
         ["info", "split-brain"] => heal::info(session, name, Info::SplitBrain),
         ["enable"] => switch(session, name, true),
         ["disable"] => switch(session, name, false),
-        ["statistics"] | ["statistics", "heal-count"] | ["statistics", "heal-count", "replica", _] => {
-            session.not_supported("volume heal statistics")
+        ["split-brain", "bigger-file" | "latest-mtime", _] => heal::order(session, name, rest),
+        ["split-brain", "source-brick", brick] | ["split-brain", "source-brick", brick, _] => {
+            if !is_brick(session, brick) {
+                return session.usage(pattern);
+            }
+            heal::order(session, name, rest)
         }
-        ["split-brain", "bigger-file" | "latest-mtime" | "source-brick", _] | ["split-brain", "source-brick", _, _] => {
-            session.not_supported("volume heal split-brain")
+        ["statistics"] => session.not_supported("volume heal statistics"),
+        ["statistics", "heal-count"] => heal::count(session, name, None),
+        ["statistics", "heal-count", "replica", brick] => {
+            if !is_brick(session, brick) {
+                return session.usage(pattern);
+            }
+            heal::count(session, name, Some(*brick))
         }
-        ["granular-entry-heal", "enable" | "disable"] => session.not_supported("volume heal granular-entry-heal"),
+        ["granular-entry-heal", "enable"] => match heal::order(session, name, &["granular-entry-heal"]) {
+            0 => set_granular(session, name, true),
+            status => status,
+        },
+        ["granular-entry-heal", "disable"] => set_granular(session, name, false),
         _ => session.usage(pattern),
     }
+}
+
+/// Whether the word is `HOST:/PATH`; says so if not.
+fn is_brick(session: &mut Session, word: &str) -> bool {
+    let is_brick = super::words::brick(word).is_some();
+    if !is_brick {
+        session.console.err(format_args!("Wrong brick type: {word}, use <HOSTNAME>:<export-dir-abs-path>"));
+    }
+    is_brick
+}
+
+fn set_granular(session: &mut Session, name: &str, on: bool) -> Status {
+    let what = format!("{} granular entry heal on volume {name}", if on { "Enable" } else { "Disable" });
+    let outcome = session.ask(&Request::GranularEntryHeal { name: name.to_owned(), on });
+    say_heal(session, &what, "", outcome)
 }
 
 fn launch(session: &mut Session, name: &str, full: bool) -> Status {

@@ -66,6 +66,10 @@ pub struct Node {
     pub ending: Cell<bool>,
     /// Restarts of heal services: when next, and after how long a wait.
     pub heal_backoff: RefCell<BTreeMap<String, (Instant, Duration)>>,
+    /// Bricks, by volume and path, that failed to start with it: when they are tried again, and after how long a wait.
+    pub brick_backoff: RefCell<BTreeMap<(Uuid, String), (Instant, Duration)>>,
+    /// Threads that ask about bricks.
+    pub asking: crate::volume::about::Asking,
 }
 
 /// A volume's count of starts, and how that start went on this node.
@@ -113,6 +117,8 @@ impl Node {
             membership: tokio::sync::Mutex::new(()),
             ending: Cell::new(false),
             heal_backoff: RefCell::default(),
+            brick_backoff: RefCell::default(),
+            asking: Default::default(),
         });
         node.start_raft().await?;
         Ok(node)

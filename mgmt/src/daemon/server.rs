@@ -208,6 +208,7 @@ impl Node {
             Request::VolumeSet { name, options } => self.set_options(name, options).await,
             Request::VolumeReset { name, key, force } => self.reset_options(name, key.as_deref(), *force).await,
             Request::VolumeGet { name, key } => self.get_options(name, key),
+            Request::GranularEntryHeal { name, on } => self.granular_entry_heal(name, *on).await,
             Request::VolumeHeal { name, full } => self.heal_volume(name, *full).await,
             Request::GetSpec { key } => match self.volfile(key, true) {
                 Ok(text) => Ok(Answer::Text(text)),

@@ -73,16 +73,20 @@ impl WorkDir {
         &self.root
     }
 
-    /// The UUID glusterd.info names, if there is such a file.
+    /// The UUID glusterd.info names, if there is such a file and such a line: GlusterFS makes one up where there is none, and
+    /// scripts that edit the file count on it. Here the store's is written back.
     ///
     /// # Errors
-    /// When it cannot be read or names none.
+    /// When it cannot be read, or the line holds no UUID.
     pub fn read_uuid(&self) -> Result<Option<Uuid>, BadFile> {
         let path = self.root.join("glusterd.info");
         let Some(text) = read(&path)? else { return Ok(None) };
         let pairs = parse(&path, &text)?;
         let bad = |reason: &str| BadFile { path: path.clone(), reason: reason.to_owned() };
-        let value = pairs.get("UUID").ok_or_else(|| bad("no line UUID="))?;
+        let Some(value) = pairs.get("UUID") else {
+            tracing::warn!("{}: no line UUID=", path.display());
+            return Ok(None);
+        };
         let uuid: Uuid = value.parse().map_err(|_| bad(&format!("line UUID={value}: no UUID")))?;
         if uuid.is_nil() { Err(bad("line UUID=: all zero")) } else { Ok(Some(uuid)) }
     }
@@ -602,6 +606,8 @@ mod tests {
         assert!(!root.join("vols-replaced-4").exists());
         std::fs::write(root.join("glusterd.info"), "UUID=zzz\n").unwrap();
         assert!(work.read_uuid().unwrap_err().to_string().contains("UUID=zzz"));
+        std::fs::write(work.root().join("glusterd.info"), "operating-version=30500\n").unwrap();
+        assert_eq!(work.read_uuid().unwrap(), None);
         std::fs::remove_dir_all(root).unwrap();
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ladrillo_translator::{Dict, Value};
@@ -27,7 +28,7 @@ const fn command(about: &About) -> i64 {
         About::Fd => 0x8,
         About::Callpool => 0x10,
         About::Detail => 0x20,
-        About::Top { .. } | About::ClearTop | About::Profile { .. } => 0,
+        About::Top { .. } | About::ClearTop | About::Profile { .. } | About::HealCount => 0,
     }
 }
 
@@ -46,7 +47,12 @@ impl Node {
         let (about, path) = (about.clone(), brick.path.clone());
         let wait = patience(Some(&about));
         let (answer, answered) = oneshot::channel();
+        let Some(asked) = self.asking.begin(&path) else {
+            tracing::warn!("{path}: {MAX_ASKING} threads ask about it already and get no answer");
+            return BTreeMap::new();
+        };
         let look = move || {
+            let _asked = asked;
             let found = look(&about, &path, &socket).unwrap_or_else(|error| {
                 tracing::warn!("{path}: {error}");
                 BTreeMap::new()
@@ -66,8 +72,10 @@ impl Node {
 }
 
 fn look(about: &About, path: &str, socket: &Path) -> std::io::Result<BTreeMap<String, String>> {
-    if *about == About::Detail {
-        return file_system(path);
+    match about {
+        About::Detail => return file_system(path),
+        About::HealCount => return heal_count(path),
+        _ => {}
     }
     let mut input = Dict::new();
     let answer = match about {
@@ -110,6 +118,53 @@ fn shown(value: &Value) -> Option<String> {
         Value::Uint(number) => Some(number.to_string()),
         Value::Str(bytes) | Value::StrOld(bytes) | Value::Ptr(bytes) => text(bytes),
         _ => None,
+    }
+}
+
+/// Where a brick lists the inodes that are to be healed, each as a link named by its gfid. Source: features/index.
+const INDEX: &str = ".glusterfs/indices/xattrop";
+
+fn heal_count(path: &str) -> std::io::Result<BTreeMap<String, String>> {
+    let entries = std::fs::read_dir(Path::new(path).join(INDEX))?;
+    let is_gfid = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| uuid::Uuid::try_parse(name).is_ok());
+    let count = entries.filter(|entry| entry.as_ref().is_ok_and(|entry| is_gfid(&entry.file_name()))).count();
+    Ok(BTreeMap::from([("hardlinks".to_owned(), count.to_string())]))
+}
+
+/// Threads that ask about one brick, at most: more would pile up while its disk hangs.
+const MAX_ASKING: usize = 4;
+
+/// How many threads ask about which brick.
+#[derive(Clone, Default)]
+pub struct Asking(Arc<Mutex<BTreeMap<String, usize>>>);
+
+/// One of them; counted until it is dropped.
+struct Asked {
+    asking: Asking,
+    path: String,
+}
+
+impl Asking {
+    fn begin(&self, path: &str) -> Option<Asked> {
+        let mut asking = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = asking.entry(path.to_owned()).or_default();
+        if *count >= MAX_ASKING {
+            return None;
+        }
+        *count += 1;
+        Some(Asked { asking: self.clone(), path: path.to_owned() })
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let mut asking = self.asking.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(count) = asking.get_mut(&self.path) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                asking.remove(&self.path);
+            }
+        }
     }
 }
 
@@ -175,6 +230,30 @@ fn mount_of<'m>(mounts: &'m str, path: &str) -> Option<[&'m str; 4]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_hangs_holds_few_threads() {
+        let asking = Asking::default();
+        let held: Vec<_> = (0..MAX_ASKING).map(|_| asking.begin("/b").unwrap()).collect();
+        assert!(asking.begin("/b").is_none());
+        assert!(asking.begin("/c").is_some());
+        drop(held);
+        assert!(asking.begin("/b").is_some());
+        assert!(asking.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn entries_to_be_healed_are_counted_by_their_gfids() {
+        let brick = std::env::temp_dir().join(format!("ladrillo-heal-count-{}", std::process::id()));
+        let index = brick.join(INDEX);
+        std::fs::create_dir_all(&index).unwrap();
+        for name in ["xattrop-6f0d3e0c-0000-4000-8000-000000000000", "6f0d3e0c-0000-4000-8000-000000000001", "x"] {
+            std::fs::write(index.join(name), "").unwrap();
+        }
+        let found = heal_count(brick.to_str().unwrap());
+        std::fs::remove_dir_all(&brick).unwrap();
+        assert_eq!(found.unwrap()["hardlinks"], "1");
+    }
 
     #[test]
     fn a_brick_is_on_the_deepest_mount() {

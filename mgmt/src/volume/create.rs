@@ -288,7 +288,7 @@ pub fn hosts_once(hosts: impl Iterator<Item = Uuid>) -> Vec<Uuid> {
 }
 
 /// What GlusterFS demands of a brick directory: it can be made; without `force` it is not on the root's file system and no mount
-/// point itself; and neither it nor a directory above it is part of a volume.
+/// point itself, and neither it nor a directory above it is part of a volume.
 fn check_directory(name: &str, path: &Path, force: bool) -> Result<(), Failure> {
     let made = match std::fs::create_dir(path) {
         Ok(()) => true,
@@ -335,7 +335,20 @@ fn check_made(name: &str, path: &Path, force: bool) -> Result<(), Failure> {
             )));
         }
     }
-    check_marks(path)
+    if force { forget_mark(path) } else { check_marks(path) }
+}
+
+/// `force` takes a directory that a volume has left (or that another pool knows), as GlusterFS does; bricks of volumes of this
+/// pool have been refused before.
+fn forget_mark(path: &Path) -> Result<(), Failure> {
+    match rustix::fs::lremovexattr(path, VOLUME_ID) {
+        Ok(()) => {
+            tracing::warn!("{} was a brick of another volume: taken by force", path.display());
+            Ok(())
+        }
+        Err(rustix::io::Errno::NODATA) => Ok(()),
+        Err(error) => Err(mark_failed(&path.to_string_lossy(), &error.into())),
+    }
 }
 
 /// Whether the directory or one above it is in use by a volume, by GlusterFS's marks.

@@ -7,6 +7,7 @@ use crate::api::{Answer, Failure, Outcome};
 use crate::daemon::node::Node;
 use crate::daemon::peer::Act;
 use crate::option::parse_bool;
+use crate::state::command::Command;
 use crate::state::model::Status;
 
 impl Node {
@@ -24,6 +25,20 @@ impl Node {
             return refuse(format!("Self-heal-daemon is disabled. Heal will not be triggered on volume {name}"));
         }
         self.act(0, Act::Heal { volume: name.to_owned(), full }).await?;
+        Ok(Answer::Done { note: None })
+    }
+
+    /// `volume heal V granular-entry-heal enable|disable`. Whoever asks has looked that nothing is to be healed.
+    pub async fn granular_entry_heal(&self, name: &str, on: bool) -> Outcome {
+        let volume = self.volume(name)?;
+        if !volume.is_replicated() {
+            let message = format!("Volume {name} is not of type replicate");
+            return Err(Failure::new(libc::EINVAL, message));
+        }
+        let value = if on { "enable" } else { "disable" };
+        let options = vec![("cluster.granular-entry-heal".to_owned(), value.to_owned())];
+        let index = self.propose(Command::SetOptions { name: name.to_owned(), id: volume.id, options }).await?;
+        self.act(index, Act::Applied).await?;
         Ok(Answer::Done { note: None })
     }
 

@@ -21,7 +21,9 @@ use crate::volume::create::{mark_brick, reason};
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How long a brick may take to write a state dump.
 const DUMP_PATIENCE: Duration = Duration::from_secs(2);
-/// Longest wait between restarts of a heal service that keeps dying.
+/// How soon a brick that failed to start with its volume is tried again.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+/// Longest wait between restarts of a heal service that keeps dying, and of a brick that does not start.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 impl Node {
@@ -167,10 +169,7 @@ impl Node {
     pub async fn start_bricks(&self, volume: &Volume) -> Result<(), Failure> {
         let _one = self.bricks.lock().await;
         // A stop may have been decided while we waited.
-        let wanted = self.store.with_state(|state| {
-            state.volumes.get(&volume.name).is_some_and(|now| now.status == Status::Started && now.id == volume.id)
-        });
-        if !wanted {
+        if !self.is_started(volume) {
             return Ok(());
         }
         let count = volume.start_count;
@@ -182,8 +181,11 @@ impl Node {
         }
         let mut first_failure = Ok(());
         for brick in self.own_bricks(volume) {
+            let key = (volume.id, brick.path.clone());
+            self.brick_backoff.borrow_mut().remove(&key);
             if let Err(failure) = self.start_brick(volume, brick).await {
                 tracing::error!("brick {}: {failure}", brick.name());
+                self.brick_backoff.borrow_mut().insert(key, (Instant::now() + FIRST_RETRY, FIRST_RETRY));
                 if first_failure.is_ok() {
                     first_failure = Err(failure);
                 }
@@ -198,6 +200,41 @@ impl Node {
         }
         self.export();
         first_failure
+    }
+
+    fn is_started(&self, volume: &Volume) -> bool {
+        self.store.with_state(|state| {
+            state.volumes.get(&volume.name).is_some_and(|now| now.status == Status::Started && now.id == volume.id)
+        })
+    }
+
+    /// Tries those bricks of a started volume again that failed to start with it: a disk that is mounted late, a port
+    /// that was taken. What ran and died stays down.
+    async fn retry_bricks(&self, volume: &Volume) {
+        let now = Instant::now();
+        let waits = |brick: &Brick| self.brick_backoff.borrow().get(&(volume.id, brick.path.clone())).copied();
+        let due: Vec<&Brick> =
+            self.own_bricks(volume).into_iter().filter(|brick| waits(brick).is_some_and(|(at, _)| at <= now)).collect();
+        if due.is_empty() {
+            return;
+        }
+        let _one = self.bricks.lock().await;
+        for brick in due {
+            // A start by command may have come first, or a stop.
+            let Some((_, wait)) = waits(brick).filter(|_| self.is_started(volume)) else { continue };
+            let key = (volume.id, brick.path.clone());
+            match self.start_brick(volume, brick).await {
+                Ok(()) => {
+                    self.brick_backoff.borrow_mut().remove(&key);
+                }
+                Err(failure) => {
+                    let wait = (wait * 2).min(MAX_BACKOFF);
+                    tracing::warn!("brick {}: {failure}; next try in {wait:?}", brick.name());
+                    self.brick_backoff.borrow_mut().insert(key, (Instant::now() + wait, wait));
+                }
+            }
+        }
+        self.export();
     }
 
     async fn start_brick(&self, volume: &Volume, brick: &Brick) -> Result<(), Failure> {
@@ -352,7 +389,7 @@ impl Node {
                         tracing::error!("{failure}");
                     }
                 }
-                Status::Started => {}
+                Status::Started => self.retry_bricks(volume).await,
                 Status::Created | Status::Stopped => {
                     let running =
                         self.own_bricks(volume).iter().any(|brick| self.places.brick_pid(volume, brick).exists());
@@ -367,6 +404,8 @@ impl Node {
         let local = self.store.local();
         let gone = |id: &uuid::Uuid| !volumes.iter().any(|volume| volume.id == *id);
         self.start_outcomes.borrow_mut().retain(|id, _| !gone(id));
+        let started = |id: &uuid::Uuid| volumes.iter().any(|v| v.id == *id && v.status == Status::Started);
+        self.brick_backoff.borrow_mut().retain(|(id, path), _| started(id) && !stale(path));
         if local.ports.keys().any(|path| stale(path)) || local.started.keys().any(gone) {
             let forget = self.update_local(|local| {
                 local.ports.retain(|path, _| !stale(path));

@@ -316,6 +316,21 @@ fn check_addresses(volume: &Volume, key: &str, value: &str) -> Result<(), Failur
 /// # Errors
 /// Says so.
 pub fn check_supported(key: &str, value: &str) -> Result<(), Failure> {
+    let refused = |why: String| Err(Failure::new(libc::EINVAL, format!("option {key} : {value} {why}")));
+    match key {
+        "features.trash-dir" => {
+            let name = value.trim_matches('/');
+            if name.is_empty() || name.contains('/') || matches!(name, "." | ".." | ".glusterfs") {
+                return refused("is not the name of a directory".to_owned());
+            }
+        }
+        "features.default-retention-period" | "features.auto-commit-period" => {
+            if value.parse::<u64>().is_ok_and(|seconds| i64::try_from(seconds).is_err()) {
+                return refused(format!("is out of range [0 - {}] seconds", i64::MAX));
+            }
+        }
+        _ => {}
+    }
     let is_supported = match key {
         "storage.max-hardlinks" => value.parse::<u32>().is_ok(),
         _ => !NOT_YET.contains(&key) || parse_bool(value) != Some(true),
@@ -343,6 +358,12 @@ mod tests {
         assert!(check_supported("storage.max-hardlinks", "100").is_ok());
         assert!(check_supported("storage.max-hardlinks", "99999999999").is_err());
         assert!(check_supported("network.ping-timeout", "10").is_ok());
+        for bad in ["a/b", "", "/", "..", ".glusterfs"] {
+            assert!(check_supported("features.trash-dir", bad).is_err(), "{bad}");
+        }
+        assert!(check_supported("features.trash-dir", "bin").is_ok());
+        assert!(check_supported("features.default-retention-period", "9223372036854775808").is_err());
+        assert!(check_supported("features.default-retention-period", "9223372036854775807").is_ok());
     }
 
     /// What a stock glusterd 10.3 said to seven values of every option, on a new volume of three copies (bricks in DIR/b/g1...).

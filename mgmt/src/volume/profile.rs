@@ -52,10 +52,18 @@ pub fn check_question(volume: &Volume, about: Option<&About>) -> Result<(), Fail
     if matches!(about, Some(About::Profile { .. })) && !is_profiled(volume) {
         return Err(not_started(volume));
     }
+    if matches!(about, Some(About::HealCount)) && !volume.is_replicated() {
+        let message = format!("Volume {} is not of type replicate/disperse", volume.name);
+        return Err(Failure::new(libc::EINVAL, message));
+    }
     if volume.status != Status::Started {
-        // The full stop is the word of `top` and `profile`.
+        // The full stop is these commands' own.
         let stop =
-            if matches!(about, Some(About::Profile { .. } | About::Top { .. } | About::ClearTop)) { "." } else { "" };
+            if matches!(about, Some(About::Profile { .. } | About::Top { .. } | About::ClearTop | About::HealCount)) {
+                "."
+            } else {
+                ""
+            };
         return Err(Failure::new(libc::EINVAL, format!("Volume {} is not started{stop}", volume.name)));
     }
     Ok(())

@@ -28,7 +28,7 @@ impl Replicate {
         if !is_dir {
             let inode = self.inodes.intern(gfid);
             let readable = self.readable(&inode, None).await?;
-            if readable.both().is_empty() {
+            if readable.both().is_empty() && self.choice(gfid).is_none() {
                 return Err(self.split_brain(&inode));
             }
         }

@@ -162,7 +162,7 @@ impl Replicate {
             if !self.has_quorum(all) {
                 return Err(FopError::new(ENOTCONN, format!("{}: no good copy of {gfid} is up", self.name)));
             }
-            all
+            self.choice(gfid).filter(|child| all.has(*child)).map_or(all, Mask::only)
         } else {
             readable.both()
         };

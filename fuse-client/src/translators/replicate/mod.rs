@@ -8,6 +8,7 @@
 
 pub(crate) mod changelog;
 mod children;
+mod choice;
 mod fd;
 mod fops;
 mod inode;
@@ -79,6 +80,7 @@ pub struct Replicate {
     states: Mutex<ChildStates>,
     listeners: Mutex<Vec<Listener>>,
     inodes: InodeTable,
+    choices: parking_lot::Mutex<choice::Choices>,
     files: Mutex<HashMap<FdId, Arc<OpenFile>>>,
     sabotage: Mutex<Option<Sabotage>>,
     /// Whether some brick's index held entries when last heard.
@@ -132,6 +134,7 @@ impl Replicate {
             states: Mutex::default(),
             listeners: Mutex::default(),
             inodes: InodeTable::new(first_owner),
+            choices: parking_lot::Mutex::default(),
             files: Mutex::default(),
             sabotage: Mutex::new(None),
             backlog: AtomicBool::new(false),
@@ -343,6 +346,7 @@ impl Translator for Replicate {
             | FopKind::Zerofill
             | FopKind::CopyFileRange
             | FopKind::Fsync => self.data_transaction(context, fop),
+            FopKind::Setxattr if choice::is_order(&fop) => Box::pin(self.order(fop)),
             FopKind::Setattr
             | FopKind::Fsetattr
             | FopKind::Setxattr

@@ -77,7 +77,8 @@ impl Replicate {
         let mut tried = Mask::NONE;
         let mut last_error: Option<FopError> = None;
         loop {
-            let candidates = self.candidates(&readable, fop) & self.up();
+            let chosen = if readable.both().is_empty() { self.choice(gfid) } else { None };
+            let candidates = chosen.map_or_else(|| self.candidates(&readable, fop), Mask::only) & self.up();
             let Some(child) = self.pick_reader(gfid, candidates - tried) else {
                 if !refreshed {
                     refreshed = true;
@@ -116,7 +117,13 @@ impl Replicate {
         let is_dir = readable.kind == Some(ladrillo_translator::FileType::Directory);
         let both = readable.both();
         if !is_dir {
-            return both;
+            return match fop {
+                // Attributes are shown in split-brain, as by lookups: the kernel asks before it sends what resolves it.
+                Fop::Stat { .. } | Fop::Fstat { .. } | Fop::Access { .. } if both.is_empty() => {
+                    if readable.metadata.is_empty() { self.up() } else { readable.metadata }
+                }
+                _ => both,
+            };
         }
         match fop {
             Fop::Stat { .. } | Fop::Fstat { .. } | Fop::Access { .. } if both.is_empty() => readable.metadata,
