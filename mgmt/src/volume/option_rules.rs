@@ -324,10 +324,10 @@ pub fn check_supported(key: &str, value: &str) -> Result<(), Failure> {
                 return refused("is not the name of a directory".to_owned());
             }
         }
-        "features.default-retention-period" | "features.auto-commit-period" => {
-            if value.parse::<u64>().is_ok_and(|seconds| i64::try_from(seconds).is_err()) {
-                return refused(format!("is out of range [0 - {}] seconds", i64::MAX));
-            }
+        "features.default-retention-period" | "features.auto-commit-period"
+            if value.parse::<u64>().is_ok_and(|seconds| i64::try_from(seconds).is_err()) =>
+        {
+            return refused(format!("is out of range [0 - {}] seconds", i64::MAX));
         }
         _ => {}
     }
