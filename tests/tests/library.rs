@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ladrillo_tests::{Cluster, Node, wait_until_healed};
+use ladrillo_tests::{Cluster, Node, wait_until, wait_until_healed};
 
 /// `copy_tree`, which `make build` puts beside the programs.
 fn copy_tree() -> PathBuf {
@@ -61,4 +61,29 @@ fn a_tree_goes_in_and_out_without_a_mount() {
             node.sh_within(Duration::from_secs(60), &format!("{} {wrong}", copy_tree().display())).must_fail();
         assert!(refused.stderr.starts_with("copy_tree: ") && refused.code == 1, "{refused}");
     }
+}
+
+#[test]
+fn an_open_volume_follows_its_graph() {
+    let cluster = Cluster::builder(2).build();
+    cluster.form_pool();
+    let node = cluster.node(1);
+    node.gluster("volume create gv0 debian1:/mnt/brick1/gv0").must();
+    node.gluster("volume start gv0").must();
+    cluster.wait_online("gv0", 1);
+    cluster.make_tar(1, "/run/tree.tar", 500);
+    node.sh("mkdir /run/in && tar xf /run/tree.tar -C /run/in").must();
+    let put = node.spawn(&format!("{} put debian1 gv0 /run/in/tree /tree", copy_tree().display()));
+    // In the middle of it the volume gets a second brick.
+    let is_at_work = || node.sh("[ $(find /mnt/brick1/gv0/tree -type f | wc -l) -gt 20 ]").ok();
+    assert!(wait_until(Duration::from_secs(30), is_at_work), "{}", put.finish(Duration::from_secs(1)));
+    node.sh("pkill -STOP -x copy_tree").must();
+    node.gluster("volume add-brick gv0 debian2:/mnt/brick1/gv0").must();
+    node.sh("pkill -CONT -x copy_tree").must();
+    put.finish(Duration::from_secs(120)).must();
+    let on_new = "find /mnt/brick1/gv0/tree -type f -size +0 | wc -l";
+    let count: usize = cluster.node(2).sh(on_new).must().stdout.trim().parse().unwrap();
+    assert!(count > 20, "{count} files are on the brick that was added");
+    cluster.mount(1, "gv0", "/mnt/gv0");
+    node.sh("diff -r --no-dereference /run/in/tree /mnt/gv0/tree").must();
 }

@@ -10,6 +10,8 @@ use ladrillo_translator::{Dict, FileType, Fop, FopError, FopResult, Gfid, Iatt, 
 use super::error::unexpected;
 use super::worker::Local;
 
+/// How often a path that is stale is looked up again.
+const STALE_ATTEMPTS: u32 = 2;
 /// Longest path in bytes, Linux's PATH_MAX.
 const MAX_PATH_BYTES: usize = 4096;
 /// Longest name in bytes, Linux's NAME_MAX.
@@ -75,8 +77,19 @@ impl Local {
         Ok(Entry { parent: parent.gfid, name })
     }
 
-    /// What a path leads to.
-    pub(super) async fn find(&self, mut names: Names, follow: bool) -> FopResult<Found> {
+    /// What a path leads to. A directory that is stale half way (the graph has changed, and the new one does not know it by
+    /// its gfid yet) is looked up from the root again, as kernels do.
+    pub(super) async fn find(&self, names: Names, follow: bool) -> FopResult<Found> {
+        for _ in 0..STALE_ATTEMPTS {
+            match self.find_once(names.clone(), follow).await {
+                Err(error) if error.errno == errno::ESTALE => {}
+                outcome => return outcome,
+            }
+        }
+        self.find_once(names, follow).await
+    }
+
+    async fn find_once(&self, mut names: Names, follow: bool) -> FopResult<Found> {
         // The directories passed, below the root.
         let mut passed: Vec<Box<Iatt>> = Vec::new();
         let mut links = 0;

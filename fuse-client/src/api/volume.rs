@@ -558,7 +558,7 @@ impl Volume {
     /// A fop that changes something.
     async fn change<F, Fut>(&self, make: F) -> Result<()>
     where
-        F: FnOnce(Local) -> Fut + Send + 'static,
+        F: FnOnce(Local) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = FopResult> + 'static,
     {
         let run = self.worker.run(&self.identity, move |local| async move {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,17 +15,17 @@ use parking_lot::Mutex;
 use super::error::{Error, Result};
 use super::gate::Gate;
 use super::volume::Identity;
-use crate::executor::{Executor, Handle, RingRuntime, TcpConnector, sleep, timeout, wall_clock};
+use crate::executor::{Executor, Handle, RingRuntime, TcpConnector, sleep, spawn, timeout, wall_clock};
 use crate::front::handle::abandoned::AbandonedWaits;
 use crate::graph::{Ear, Environment, Graph, Heard};
-use crate::process::spec::Servers;
+use crate::process::graphs::{Graphs, Install, Running};
+use crate::process::spec::{self, Servers};
+use crate::switch::Switch;
 
 /// Most operations of one volume under way at once; further ones wait. Waits for locks are counted apart.
 pub const MAX_CALLS: usize = 256;
 /// Most waits for locks under way at once; further ones fail with ENOLCK.
 const MAX_LOCK_WAITS: usize = 4096;
-/// How long a graph may take to make durable what was written, and to take its marks back.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where a volume's volfile comes from.
 pub(super) enum Source {
@@ -47,9 +47,10 @@ pub(super) struct Plan {
 /// An open volume's thread. It ends when the last handle of the volume is dropped.
 pub(super) struct Worker {
     handle: Handle,
-    top: Arc<dyn Translator>,
+    /// Over the graph of the moment.
+    top: Arc<Switch>,
     pub(super) name: String,
-    pub(super) read_only: bool,
+    read_only: AtomicBool,
     calls: Arc<Gate>,
     lock_waits: Arc<Gate>,
     last_fd: AtomicU64,
@@ -60,6 +61,7 @@ pub(super) struct Worker {
 }
 
 /// What runs on the volume's thread has of it.
+#[derive(Clone)]
 pub(super) struct Local {
     pub(super) worker: Arc<Worker>,
     pub(super) context: Context,
@@ -91,12 +93,15 @@ async fn run(plan: Plan, handle: Handle, mut answer: oneshot::Sender<Opened>) {
         Either::Left((opened, _)) => opened,
         Either::Right(_) => return, // nobody waits for it any more
     };
-    // The ear hears of bricks that go and come for as long as the graph lives.
-    let (graph, _ear) = match opened {
-        Ok((worker, graph, ear)) => {
+    let graphs = match opened {
+        Ok(Open { worker, graphs, servers }) => {
+            if let Some((servers, spec)) = servers {
+                let install = installer(&worker, &graphs);
+                spawn(graphs.clone().follow(spec::Source::Servers(servers), spec, install));
+            }
             // Should nobody want it, it is dropped here, which ends the wait below.
             let _ = answer.send(Ok(worker));
-            (graph, ear)
+            graphs
         }
         Err(error) => {
             let _ = answer.send(Err(error));
@@ -104,11 +109,36 @@ async fn run(plan: Plan, handle: Handle, mut answer: oneshot::Sender<Opened>) {
         }
     };
     let asked = stopped.await.ok();
-    let finished = timeout(FINISH_TIMEOUT, graph.finish()).await.is_ok();
-    graph.stop();
+    let finished = graphs.end_all().await;
     if let Some(asked) = asked {
         let _ = asked.send(finished);
     }
+}
+
+/// What [`open`] has made.
+struct Open {
+    worker: Arc<Worker>,
+    graphs: Arc<Graphs>,
+    /// Who says when the volfile, which this was, changes.
+    servers: Option<(Servers, Bytes)>,
+}
+
+/// What is to be done when the volume's graph changes. It does not keep the volume open.
+fn installer(worker: &Arc<Worker>, graphs: &Arc<Graphs>) -> Install {
+    let (worker, graphs) = (Arc::downgrade(worker), graphs.clone());
+    Box::new(move |old, new| {
+        let (worker, graphs) = (worker.clone(), graphs.clone());
+        Box::pin(async move {
+            let Some(worker) = worker.upgrade() else { return };
+            worker.read_only.store(new.graph.read_only, Ordering::Release);
+            worker.top.set_strict_locks(new.graph.clients.iter().any(|client| client.has_strict_locks()));
+            let left = worker.top.switch(new.graph.top.clone()).await;
+            spawn(async move {
+                left.done().await;
+                graphs.end(old.graph).await;
+            });
+        })
+    })
 }
 
 /// Ends a graph that is not to be used, however its opening ends.
@@ -122,21 +152,19 @@ impl Drop for StopGuard {
     }
 }
 
-async fn open(
-    plan: Plan,
-    handle: Handle,
-    stop: oneshot::Sender<oneshot::Sender<bool>>,
-) -> Result<(Arc<Worker>, Graph, Arc<Ear>)> {
-    let spec = match plan.source {
-        Source::Text(text) => text,
+async fn open(plan: Plan, handle: Handle, stop: oneshot::Sender<oneshot::Sender<bool>>) -> Result<Open> {
+    let (spec, servers) = match plan.source {
+        Source::Text(text) => (text, None),
         Source::Servers(mut servers) => {
-            servers.fetch(1).await.map_err(|error| Error::new(errno::ENOTCONN, error.to_string()))?
+            let fetched = servers.fetch(1).await;
+            (fetched.map_err(|error| Error::new(errno::ENOTCONN, error.to_string()))?, Some(servers))
         }
     };
     let bad = |reason: String| Error::new(errno::EINVAL, reason);
     let volfile = Volfile::parse(&spec).map_err(|error| bad(format!("the volfile cannot be used: {error}")))?;
+    let runtime = Arc::new(RingRuntime::new());
     let environment = Environment {
-        runtime: Arc::new(RingRuntime::new()),
+        runtime: runtime.clone(),
         connector: Arc::new(TcpConnector),
         overrides: plan.overrides,
         subdir: plan.subdir,
@@ -162,16 +190,18 @@ async fn open(
     };
     let worker = Arc::new(Worker {
         handle,
-        top: graph.top.clone(),
+        top: Switch::new(graph.name.clone(), graph.top.clone(), runtime),
         name: graph.name.clone(),
-        read_only: graph.read_only,
+        read_only: AtomicBool::new(graph.read_only),
         calls: Gate::new(MAX_CALLS),
         lock_waits: Gate::new(MAX_LOCK_WAITS),
         last_fd: AtomicU64::new(0),
         abandoned: Arc::default(),
         stop: Mutex::new(Some(stop)),
     });
-    Ok((worker, graph, ear))
+    worker.top.set_strict_locks(graph.clients.iter().any(|client| client.has_strict_locks()));
+    let graphs = Graphs::new(environment, true, Running { graph: Arc::new(graph), ear });
+    Ok(Open { worker, graphs, servers: servers.map(|servers| (servers, spec)) })
 }
 
 impl Worker {
@@ -179,7 +209,7 @@ impl Worker {
     pub(super) async fn run<T, F, Fut>(self: &Arc<Worker>, identity: &Identity, make: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(Local) -> Fut + Send + 'static,
+        F: FnOnce(Local) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = FopResult<T>> + 'static,
     {
         self.run_or_undo(identity, make, |_, _| {}).await
@@ -194,11 +224,18 @@ impl Worker {
     ) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(Local) -> Fut + Send + 'static,
+        F: FnOnce(Local) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = FopResult<T>> + 'static,
         U: FnOnce(&Arc<Worker>, T) + Send + 'static,
     {
         let permit = self.calls.enter().await;
+        // What was found on one graph may be stale on the next, until it is looked up there by its path.
+        let make = move |local: Local| async move {
+            match make.clone()(local.clone()).await {
+                Err(error) if error.errno == errno::ESTALE => make(local).await,
+                outcome => outcome,
+            }
+        };
         self.start(identity.context(), permit, make, undo).await
     }
 
@@ -297,7 +334,7 @@ impl Local {
 
     /// Refuses a change where nothing may be changed.
     pub(super) fn writable(&self) -> FopResult<()> {
-        match self.worker.read_only {
+        match self.worker.read_only.load(Ordering::Acquire) {
             true => Err(FopError::new(errno::EROFS, format!("volume '{}' is read-only", self.worker.name))),
             false => Ok(()),
         }

@@ -24,16 +24,16 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A graph that runs, and what is heard of it.
 #[derive(Clone)]
-pub(super) struct Running {
+pub(crate) struct Running {
     pub graph: Arc<Graph>,
     pub ear: Arc<Ear>,
 }
 
 /// Puts a new graph, which is up, in the old one's place: (old, new).
-pub(super) type Install = Box<dyn Fn(Running, Running) -> LocalFuture<'static, ()>>;
+pub(crate) type Install = Box<dyn Fn(Running, Running) -> LocalFuture<'static, ()>>;
 
 /// See the module.
-pub(super) struct Graphs {
+pub(crate) struct Graphs {
     environment: Environment,
     /// For a mount, which has one top; the heal service's graphs have as many as there are replica sets.
     mounted: bool,
@@ -61,16 +61,19 @@ impl Graphs {
         tracing::info!("the old graph has ended");
     }
 
-    /// Ends all graphs, those included that are still being left: files may have been written there.
-    pub async fn end_all(&self) {
+    /// Ends all graphs, those included that are still being left: files may have been written there. `false`: some bricks
+    /// did not take all in time.
+    pub async fn end_all(&self) -> bool {
         let graphs = self.all();
         let finished = futures::future::join_all(graphs.iter().map(|graph| graph.finish()));
-        if timeout(FINISH_TIMEOUT, finished).await.is_err() {
+        let in_time = timeout(FINISH_TIMEOUT, finished).await.is_ok();
+        if !in_time {
             tracing::warn!(
                 "the bricks did not take all that was under way in time: the rest is left for the heal service"
             );
         }
         graphs.iter().for_each(|graph| graph.stop());
+        in_time
     }
 
     fn all(&self) -> Vec<Arc<Graph>> {

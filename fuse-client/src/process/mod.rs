@@ -4,7 +4,7 @@
 pub mod args;
 mod brick_volfile;
 pub mod daemon;
-mod graphs;
+pub(crate) mod graphs;
 mod heal_info;
 pub mod log;
 pub mod mount_helper;
