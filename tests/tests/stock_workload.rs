@@ -97,7 +97,7 @@ os.chdir(base)
 def turn(name):
     """Both come here before either goes on. Looks names up: what a mount has cached of a directory is not asked."""
     open(f'at-{name}-{me}', 'w').close()
-    end = time.monotonic() + 60
+    end = time.monotonic() + (60 if big == 0 else 300)
     while True:
         try: os.stat(f'at-{name}-{other}'); return
         except FileNotFoundError: pass
