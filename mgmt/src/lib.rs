@@ -5,6 +5,7 @@ pub mod brick;
 pub mod cli;
 pub mod client;
 pub mod daemon;
+pub mod fuzzing;
 pub mod net;
 pub mod option;
 pub mod pool;

@@ -20,7 +20,7 @@ impl<'a> Console<'a> {
         Console { out: Box::new(io::stdout()), err: Box::new(io::stderr()), input }
     }
 
-    #[cfg(test)]
+    /// Other streams.
     pub(super) fn new(out: impl Write + 'a, err: impl Write + 'a, input: impl BufRead + 'a) -> Console<'a> {
         Console { out: Box::new(out), err: Box::new(err), input: Box::new(input) }
     }

@@ -6,6 +6,7 @@
 mod backend;
 mod commands;
 mod console;
+pub(crate) mod fuzzing;
 mod grammar;
 mod heal;
 mod log;

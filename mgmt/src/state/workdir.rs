@@ -81,14 +81,7 @@ impl WorkDir {
     pub fn read_uuid(&self) -> Result<Option<Uuid>, BadFile> {
         let path = self.root.join("glusterd.info");
         let Some(text) = read(&path)? else { return Ok(None) };
-        let pairs = parse(&path, &text)?;
-        let bad = |reason: &str| BadFile { path: path.clone(), reason: reason.to_owned() };
-        let Some(value) = pairs.get("UUID") else {
-            tracing::warn!("{}: no line UUID=", path.display());
-            return Ok(None);
-        };
-        let uuid: Uuid = value.parse().map_err(|_| bad(&format!("line UUID={value}: no UUID")))?;
-        if uuid.is_nil() { Err(bad("line UUID=: all zero")) } else { Ok(Some(uuid)) }
+        parse_uuid(&path, &text)
     }
 
     /// Rewrites what differs from the state.
@@ -401,7 +394,7 @@ pub(crate) fn parse_info(path: &Path, name: &str, text: &str) -> Result<Volume, 
         .filter(|(key, _)| {
             crate::option::OPTIONS.iter().any(|option| option.key == *key) || crate::option::is_users(key)
         })
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
         .collect();
     Ok(Volume {
         name: name.to_owned(),
@@ -417,6 +410,18 @@ pub(crate) fn parse_info(path: &Path, name: &str, text: &str) -> Result<Volume, 
         username: pairs.get("username").cloned().unwrap_or_default(),
         password: pairs.get("password").cloned().unwrap_or_default(),
     })
+}
+
+/// `glusterd.info`.
+fn parse_uuid(path: &Path, text: &str) -> Result<Option<Uuid>, BadFile> {
+    let pairs = parse(path, text)?;
+    let bad = |reason: &str| BadFile { path: path.to_owned(), reason: reason.to_owned() };
+    let Some(value) = pairs.get("UUID") else {
+        tracing::warn!("{}: no line UUID=", path.display());
+        return Ok(None);
+    };
+    let uuid: Uuid = value.parse().map_err(|_| bad(&format!("line UUID={value}: no UUID")))?;
+    if uuid.is_nil() { Err(bad("line UUID=: all zero")) } else { Ok(Some(uuid)) }
 }
 
 fn parse_brick(path: &Path, text: &str, default_id: &str) -> Result<Brick, BadFile> {
@@ -508,6 +513,36 @@ fn put(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     std::fs::File::open(directory)?.sync_all()
+}
+
+/// For the fuzz targets.
+pub(crate) mod fuzzing {
+    use super::{Path, brick_text, info_text, parse_brick, parse_info, parse_uuid};
+
+    /// A file of the working directory: the first byte says which.
+    ///
+    /// # Panics
+    /// When what was understood is not written so that it is understood the same again.
+    pub fn working_directory(data: &[u8]) {
+        let Some((kind, text)) = data.split_first() else { return };
+        let Ok(text) = std::str::from_utf8(text) else { return };
+        let path = Path::new("file");
+        match kind % 3 {
+            0 => drop(parse_uuid(path, text)),
+            1 => {
+                if let Ok(volume) = parse_info(path, "gv0", text) {
+                    let again = parse_info(path, "gv0", &info_text(&volume)).expect("what was written can be read");
+                    assert_eq!((again.id, again.replica, again.options), (volume.id, volume.replica, volume.options));
+                }
+            }
+            _ => {
+                if let Ok(brick) = parse_brick(path, text, "gv0-client-0") {
+                    let again = parse_brick(path, &brick_text(&brick, 0, 0), "gv0-client-0");
+                    assert_eq!(again.expect("what was written can be read"), brick);
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
