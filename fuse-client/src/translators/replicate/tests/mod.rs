@@ -3,6 +3,7 @@
 mod arbiter;
 pub(crate) mod bench;
 mod locks;
+mod steps;
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use ladrillo_translator::error::errno::{EIO, ENOENT, ENOTCONN, ESTALE};
 use ladrillo_translator::fop::File;
-use ladrillo_translator::{Context, Dict, FdId, Fop, FopError, FopResult, Gfid, Value};
+use ladrillo_translator::{Context, Dict, FdId, Fop, FopError, FopResult, Gfid, Step, Value};
 
 use super::lock::{Lockee, lock_error};
 use super::postop::{PostOp, Target, unaccused};
@@ -19,7 +19,7 @@ use crate::translators::replicate::children::View;
 use crate::translators::replicate::fops::successes;
 use crate::translators::replicate::inode::Inode;
 use crate::translators::replicate::mask::MAX_CHILDREN;
-use crate::translators::replicate::{Marks, Mask, Replicate, Sabotage, Segment};
+use crate::translators::replicate::{ChildReply, Marks, Mask, Replicate, Sabotage, Segment};
 
 /// Bytes an operation touches: `start..=end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub(crate) struct Session {
     timer_of: u64,
     /// Another client wanted the lock while it was being taken.
     contended: bool,
+    /// Children that an attempt to open left marked dirty once, with the write that went with it.
+    premarked: Mask,
     error: Option<FopError>,
 }
 
@@ -152,15 +154,23 @@ pub(super) struct Permit {
     pub began: View,
 }
 
+/// The write that a session begins with, so that it goes along with its lock and mark.
+#[derive(Clone, Copy)]
+pub(super) struct First<'a> {
+    pub context: &'a Context,
+    pub fop: &'a Fop,
+}
+
 enum Next {
     Go(Permit),
-    Open,
+    Open { alone: bool },
     Close,
     Wait(oneshot::Receiver<()>),
 }
 
 impl Replicate {
-    /// Waits until `range` of `inode` may be written, opening a session where there is none.
+    /// Waits until `range` of `inode` may be written, opening a session where there is none. `first` may go along with its
+    /// lock and mark: then the answers of those that have been locked and marked are given as well.
     ///
     /// # Errors
     /// Too few children are up or let themselves be locked or marked.
@@ -169,7 +179,8 @@ impl Replicate {
         inode: &Arc<Inode>,
         range: Range,
         file: Option<File>,
-    ) -> FopResult<Permit> {
+        first: Option<First<'_>>,
+    ) -> FopResult<(Permit, Option<Vec<ChildReply>>)> {
         let ticket = {
             let mut session = inode.session.lock();
             session.next_ticket += 1;
@@ -177,17 +188,20 @@ impl Replicate {
             session.queue.push((ticket, range));
             ticket
         };
+        let mut done = None;
         let outcome = loop {
             match self.next_step(inode, ticket, range, file) {
-                Next::Go(permit) => break Ok(permit),
+                Next::Go(permit) => break Ok((permit, done)),
                 Next::Wait(turn) => {
                     // Cancelled: the session's owner is gone with the process.
                     let _ = turn.await;
                 }
                 Next::Close => self.close_session(inode).await,
-                Next::Open => {
-                    if let Err(error) = self.open_session(inode, file).await {
-                        break Err(error);
+                Next::Open { alone } => {
+                    let first = first.filter(|_| !alone && done.is_none()).map(|first| (first, ticket, range));
+                    match self.open_session(inode, file, first).await {
+                        Ok(replies) => done = replies.or(done),
+                        Err(error) => break Err(error),
                     }
                 }
             }
@@ -207,7 +221,8 @@ impl Replicate {
             Phase::Idle => {
                 session.phase = Phase::Opening;
                 session.contended = false;
-                Next::Open
+                let alone = !session.admits(ticket, &range);
+                Next::Open { alone }
             }
             Phase::Held => {
                 if session.began.generation != generation {
@@ -235,10 +250,30 @@ impl Replicate {
     }
 
     /// Locks the file and marks it dirty. Called in phase Opening; leaves Held, or Idle with an error.
-    async fn open_session(self: &Arc<Self>, inode: &Arc<Inode>, file: Option<File>) -> FopResult<()> {
+    async fn open_session(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        file: Option<File>,
+        first: Option<(First<'_>, u64, Range)>,
+    ) -> FopResult<Option<Vec<ChildReply>>> {
         let view = self.view();
         let context = self.root_context(inode.lock_owner);
-        let opened = self.lock_and_mark(inode, &context, &view, file).await;
+        let mut written = None;
+        let mut opened = None;
+        if let Some((first, ..)) = &first
+            && view.up == self.everyone()
+            && self.knows_all_good(inode, &view)
+        {
+            let attempt = self.open_with(inode, &context, file, first).await;
+            if let Some((outcome, replies)) = attempt {
+                opened = Some(outcome);
+                written = Some(replies);
+            }
+        }
+        let opened = match opened {
+            Some(opened) => opened,
+            None => self.lock_and_mark(inode, &context, &view, file).await,
+        };
         let mut session = inode.session.lock();
         let outcome = match opened {
             Ok((on, unaccused, since)) => {
@@ -255,18 +290,69 @@ impl Replicate {
                 session.writes = 0;
                 session.durable = [0; MAX_CHILDREN];
                 session.fd = file.and_then(|file| file.fd);
+                session.premarked = Mask::NONE;
+                if let (Some((_, ticket, range)), Some(_)) = (&first, &written) {
+                    // It is under way, or done, already.
+                    session.active.push((*ticket, *range));
+                }
                 session.admit_queued();
                 session.ending = session.contended;
                 session.idle_since = self.runtime.now();
-                Ok(())
+                Ok(written.map(|replies| replies.into_iter().filter(|(child, _)| on.has(*child)).collect()))
             }
             Err(error) => {
                 session.phase = Phase::Idle;
+                session.premarked = Mask::NONE;
                 Err(error)
             }
         };
         session.wake();
         outcome
+    }
+
+    /// Whether all copies were good when last asked, and nothing happened since that one would know of.
+    fn knows_all_good(&self, inode: &Inode, view: &View) -> bool {
+        let known = inode.readable();
+        known.generation == view.generation && (known.data | self.arbiters()) == self.everyone()
+    }
+
+    /// Locks the file, marks it dirty and writes `first`, with one message to each child. `None`: somebody has the lock
+    /// on some child; what was written on others stays, marked dirty, and the write is to be done again under the lock.
+    async fn open_with(
+        &self,
+        inode: &Inode,
+        context: &Context,
+        file: Option<File>,
+        first: &First<'_>,
+    ) -> Option<(FopResult<(Mask, Mask, View)>, Vec<ChildReply>)> {
+        if let Some(file) = &file {
+            self.reopen(file, self.everyone()).await;
+        }
+        let whole = [whole_file(inode.gfid)];
+        let target = Target { gfid: inode.gfid, file };
+        let mark = self.dirty_fop(target, Segment::Data);
+        let then = |child| {
+            let mark = Step::then(context, self.for_child(&mark, child)?);
+            Ok(vec![mark, Step::then(first.context, self.for_child(first.fop, child)?)])
+        };
+        let joined = self.lock_and(context, &whole[0], self.everyone(), then).await?;
+        self.unlock_unknown(context, &self.name, &whole, &joined.outcome()).await;
+        let locked = joined.locked();
+        let marked = joined.replies(0);
+        if joined.is_contended() {
+            inode.session.lock().premarked = successes(&marked);
+            self.unlock_all(context, &self.name, &whole, locked & self.up()).await;
+            return None;
+        }
+        let replies = joined.replies(1);
+        let on = successes(&marked) & locked;
+        if let Some(problem) = self.cannot_write(inode, on, &marked) {
+            // The marks stay: what was written is for the healer.
+            self.unlock_all(context, &self.name, &whole, locked & self.up()).await;
+            return Some((Err(problem), replies));
+        }
+        self.unlock_all(context, &self.name, &whole, locked - on).await;
+        Some((Ok((on, unaccused(&self.marks_in(&marked), Segment::Data), joined.since)), replies))
     }
 
     async fn lock_and_mark(
@@ -286,11 +372,40 @@ impl Replicate {
             return Err(lock_error(self, &locked));
         }
         let target = Target { gfid: inode.gfid, file };
-        let (marked, marks, replies) = self.mark_dirty(context, locked.on, target, Segment::Data, None).await;
+        let premarked = inode.session.lock().premarked;
+        let (_, _, mut replies) = self.mark_dirty(context, locked.on - premarked, target, Segment::Data, None).await;
+        // Where an attempt to open it left a mark of ours, that is the one, unless a healer has taken it away.
+        let nothing = self.no_mark_fop(target);
+        for (child, reply) in self.send_all(locked.on & premarked, context, &nothing).await {
+            let is_there = |(_, marks): &(usize, Marks)| marks.dirty.get(Segment::Data) > 0;
+            if reply.is_ok() && !self.marks_in(&[(child, reply.clone())]).iter().all(is_there) {
+                replies.extend(self.mark_dirty(context, Mask::only(child), target, Segment::Data, None).await.2);
+            } else {
+                replies.push((child, reply));
+            }
+        }
+        let marked = successes(&replies);
+        let unaccused = unaccused(&self.marks_in(&replies), Segment::Data);
+        let problem = self.cannot_write(inode, marked, &replies);
+        let Some(problem) = problem else {
+            // Those that could not be marked take no part; the others accuse them with the first write.
+            self.unlock_all(context, &self.name, &whole, locked.on - marked).await;
+            return Ok((marked, unaccused, locked.since));
+        };
+        // Nothing was written: the marks can go.
+        let clean = marked - premarked;
+        self.post_op(context, clean, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
+        self.unlock_all(context, &self.name, &whole, locked.on).await;
+        Err(problem)
+    }
+
+    /// Why a file whose copies answered `replies` to their dirty mark cannot be written.
+    fn cannot_write(&self, inode: &Inode, marked: Mask, replies: &[ChildReply]) -> Option<FopError> {
+        let marks = self.marks_in(replies);
         let unaccused = unaccused(&marks, Segment::Data);
         let good = unaccused - self.arbiters();
-        let problem = if !self.has_quorum(marked) {
-            Some(self.weigh_errors(&replies))
+        if !self.has_quorum(marked) {
+            Some(self.weigh_errors(replies))
         } else if good.is_empty() && !unaccused.is_empty() {
             Some(FopError::new(ENOTCONN, format!("{}: an arbiter alone has no copy of {}", self.name, inode.gfid)))
         } else if good.is_empty() {
@@ -301,16 +416,7 @@ impl Replicate {
             Some(FopError::new(EIO, why))
         } else {
             None
-        };
-        let Some(problem) = problem else {
-            // Those that could not be marked take no part; the others accuse them with the first write.
-            self.unlock_all(context, &self.name, &whole, locked.on - marked).await;
-            return Ok((marked, unaccused, locked.since));
-        };
-        // Nothing was written: the marks can go.
-        self.post_op(context, marked, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
-        self.unlock_all(context, &self.name, &whole, locked.on).await;
-        Err(problem)
+        }
     }
 
     /// Under the lock nobody else writes: a dirty mark beside ours was left by a writer that died, or that lost its
@@ -472,6 +578,8 @@ impl Replicate {
         failed |= live - self.view().kept_since(&began, live);
         live = on - failed;
         let mut error = None;
+        let whole = whole_file(inode.gfid);
+        let mut unlocked = false;
         // Stale copies alone are no reason to accuse the good one that was lost: nobody would be left to heal from.
         let good = inode.session.lock().good;
         let certain = self.has_quorum(live) && !(live & good).is_empty();
@@ -487,7 +595,24 @@ impl Replicate {
                 inode.discredit(missed, true, false);
             }
             let target = Target { gfid: inode.gfid, file };
-            let told = self.post_op(&context, live, target, PostOp::inode(Segment::Data, missed, -1)).await;
+            let post_op = PostOp::inode(Segment::Data, missed, -1);
+            let told = if missed.is_empty() {
+                // Nothing more to be done under the lock: both go in one message.
+                let clean = self.post_op_fop(target, &post_op);
+                self.steps_to_all(on & self.up(), None, |child| {
+                    let fop =
+                        clean.as_ref().filter(|_| live.has(child)).and_then(|fop| self.for_child(fop, child).ok());
+                    fop.map(|fop| Step::new(&context, fop))
+                        .into_iter()
+                        .chain([self.unlock_step(&context, &whole)])
+                        .collect()
+                })
+                .await;
+                unlocked = true;
+                live
+            } else {
+                self.post_op(&context, live, target, post_op).await
+            };
             if !missed.is_empty() {
                 inode.discredit(missed, true, false);
             }
@@ -498,7 +623,9 @@ impl Replicate {
             // Too few hold what was written for certain: all stay dirty, and whoever asks next hears of it.
             error = Some(FopError::new(EIO, format!("{}: {} could not be made durable", self.name, inode.gfid)));
         }
-        self.unlock_all(&context, &self.name, &[whole_file(inode.gfid)], on & self.up()).await;
+        if !unlocked {
+            self.unlock_all(&context, &self.name, &[whole], on & self.up()).await;
+        }
         let mut session = inode.session.lock();
         session.phase = Phase::Idle;
         session.on = Mask::NONE;
