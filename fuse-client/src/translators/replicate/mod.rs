@@ -92,6 +92,8 @@ pub struct Replicate {
     doubtful_names: Mutex<Vec<Entry>>,
     /// Steps that ride in the next message to a child.
     later: steps::Later,
+    /// Sessions that are to end.
+    closing: transaction::closing::Closing,
     /// Transactions, and what follows releases.
     work: Arc<Work>,
     /// Applications' locks, each with the children that have it.
@@ -145,6 +147,7 @@ impl Replicate {
             background_heals: AtomicUsize::new(0),
             doubtful_names: Mutex::default(),
             later: steps::Later::default(),
+            closing: transaction::closing::Closing::default(),
             work: Arc::default(),
             held: HeldLocks::default(),
             restoring_locks: AtomicBool::new(false),

@@ -40,7 +40,7 @@ impl Range {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     #[default]
     Idle,
     /// Somebody takes the lock.
@@ -53,32 +53,32 @@ enum Phase {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Session {
-    phase: Phase,
+    pub(super) phase: Phase,
     /// Which session this is: timers of an earlier one do nothing.
-    number: u64,
+    pub(super) number: u64,
     /// Children as they were when it began.
-    began: View,
+    pub(super) began: View,
     /// Locked, and marked dirty.
-    on: Mask,
+    pub(super) on: Mask,
     /// Of those, copies that nobody accused when it began.
-    good: Mask,
+    pub(super) good: Mask,
     /// Arbiters among them that nobody accused: not in `good`, as they have no contents.
     witnesses: Mask,
     /// Missed something.
-    failed: Mask,
+    pub(super) failed: Mask,
     /// Accused of it on all others already.
-    accused: Mask,
+    pub(super) accused: Mask,
     /// A write may have been done by too few: the dirty marks stay for the healer.
-    torn: bool,
+    pub(super) torn: bool,
     /// Something was written with success.
-    wrote: bool,
+    pub(super) wrote: bool,
     /// Writes answered, and how many of them each child has made durable.
-    writes: u64,
-    durable: [u64; MAX_CHILDREN],
+    pub(super) writes: u64,
+    pub(super) durable: [u64; MAX_CHILDREN],
     /// An open file to reach the inode by.
-    fd: Option<FdId>,
-    ending: bool,
-    active: Vec<(u64, Range)>,
+    pub(super) fd: Option<FdId>,
+    pub(super) ending: bool,
+    pub(super) active: Vec<(u64, Range)>,
     queue: Vec<(u64, Range)>,
     waiters: Vec<oneshot::Sender<()>>,
     next_ticket: u64,
@@ -89,7 +89,9 @@ pub(crate) struct Session {
     contended: bool,
     /// Children that an attempt to open left marked dirty once, with the write that went with it.
     premarked: Mask,
-    error: Option<FopError>,
+    pub(super) error: Option<FopError>,
+    /// Waits to be ended with others.
+    pub(super) is_queued: bool,
 }
 
 impl Session {
@@ -108,14 +110,14 @@ impl Session {
         self.error.take()
     }
 
-    fn wake(&mut self) {
+    pub(super) fn wake(&mut self) {
         for waiter in self.waiters.drain(..) {
             // A waiter that is gone needs no waking.
             let _ = waiter.send(());
         }
     }
 
-    fn wait(&mut self) -> oneshot::Receiver<()> {
+    pub(super) fn wait(&mut self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         self.waiters.push(sender);
         receiver
@@ -548,106 +550,6 @@ impl Replicate {
         }));
     }
 
-    /// Makes writes durable, clears the dirty marks, unlocks. Called in phase Closing; leaves Idle.
-    async fn close_session(&self, inode: &Arc<Inode>) {
-        let (on, began, torn, wrote, writes, durable, fd, already) = {
-            let session = inode.session.lock();
-            (
-                session.on,
-                session.began,
-                session.torn,
-                session.wrote,
-                session.writes,
-                session.durable,
-                session.fd,
-                (session.failed, session.accused),
-            )
-        };
-        let (mut failed, accused) = already;
-        let context = self.root_context(inode.lock_owner);
-        let file = fd.map(|fd| File { gfid: inode.gfid, fd: Some(fd) });
-        // Lost since: its lock and perhaps what it had not made durable are gone.
-        failed |= on - self.view().kept_since(&began, on);
-        let mut live = on - failed;
-        if self.settings().ensure_durability && wrote {
-            let unstable: Mask = live.iter().filter(|child| durable[*child] < writes).collect();
-            let synced = self.sync_children(inode, &context, unstable, file).await;
-            failed |= unstable - synced;
-            live -= failed;
-        }
-        failed |= live - self.view().kept_since(&began, live);
-        live = on - failed;
-        let mut error = None;
-        let whole = whole_file(inode.gfid);
-        let mut unlocked = false;
-        // Stale copies alone are no reason to accuse the good one that was lost: nobody would be left to heal from.
-        let good = inode.session.lock().good;
-        let certain = self.has_quorum(live) && !(live & good).is_empty();
-        if wrote && (torn || !certain) {
-            // What was acknowledged is for certain on these alone: whoever may have lost it is not to be healed from.
-            self.accuse_unsure(inode, &context, live, accused, file).await;
-        }
-        if torn {
-            tracing::warn!(subvolume = %self.name, gfid = %inode.gfid, "a write was done by too few: left for the healer");
-        } else if !wrote || certain {
-            let missed = if wrote { (self.everyone() - live) - accused } else { Mask::NONE };
-            if !missed.is_empty() {
-                inode.discredit(missed, true, false);
-            }
-            let target = Target { gfid: inode.gfid, file };
-            let post_op = PostOp::inode(Segment::Data, missed, -1);
-            let told = if missed.is_empty() {
-                // Nothing more to be done under the lock: both go in one message.
-                let clean = self.post_op_fop(target, &post_op);
-                self.steps_to_all(on & self.up(), None, |child| {
-                    let fop =
-                        clean.as_ref().filter(|_| live.has(child)).and_then(|fop| self.for_child(fop, child).ok());
-                    fop.map(|fop| Step::new(&context, fop))
-                        .into_iter()
-                        .chain([self.unlock_step(&context, &whole)])
-                        .collect()
-                })
-                .await;
-                unlocked = true;
-                live
-            } else {
-                self.post_op(&context, live, target, post_op).await
-            };
-            if !missed.is_empty() {
-                inode.discredit(missed, true, false);
-            }
-            if !missed.is_empty() && !self.has_quorum(told) {
-                error = Some(self.no_quorum());
-            }
-        } else {
-            // Too few hold what was written for certain: all stay dirty, and whoever asks next hears of it.
-            error = Some(FopError::new(EIO, format!("{}: {} could not be made durable", self.name, inode.gfid)));
-        }
-        if !unlocked {
-            self.unlock_all(&context, &self.name, &[whole], on & self.up()).await;
-        }
-        let mut session = inode.session.lock();
-        session.phase = Phase::Idle;
-        session.on = Mask::NONE;
-        if error.is_some() {
-            session.error = error;
-        }
-        session.wake();
-    }
-
-    /// Accuses, on `live`, all others that are not `accused` yet. The dirty marks stay.
-    async fn accuse_unsure(&self, inode: &Inode, context: &Context, live: Mask, accused: Mask, file: Option<File>) {
-        let unsure = (self.everyone() - live) - accused;
-        let good = inode.session.lock().good;
-        if unsure.is_empty() || (live & good).is_empty() {
-            return;
-        }
-        inode.discredit(unsure, true, false);
-        let target = Target { gfid: inode.gfid, file };
-        self.post_op(context, live, target, PostOp::inode(Segment::Data, unsure, 0)).await;
-        inode.discredit(unsure, true, false);
-    }
-
     /// fdatasync on `children`; answers those that have it. A file without names left needs no durability.
     pub(super) async fn sync_children(
         &self,
@@ -659,12 +561,13 @@ impl Replicate {
         if children.is_empty() {
             return children;
         }
-        let file = file.unwrap_or(File { gfid: inode.gfid, fd: None });
-        let xdata =
-            Dict::new().with("batch-fsync", Value::Int(1)).with("glusterfs-internal-fop", Value::Str("yes".into()));
-        let fop = Fop::Fsync { file, datasync: true, xdata };
-        let replies = self.send_all(children, context, &fop).await;
-        for (child, reply) in &replies {
+        let replies = self.send_all(children, context, &sync_fop(inode, file)).await;
+        self.synced(inode, children, &replies)
+    }
+
+    /// Which of `children` have made durable what they were asked to.
+    pub(super) fn synced(&self, inode: &Inode, children: Mask, replies: &[ChildReply]) -> Mask {
+        for (child, reply) in replies {
             if let Err(error) = reply {
                 tracing::warn!(subvolume = %self.name, child, gfid = %inode.gfid, %error, "fsync of a write failed");
             }
@@ -673,7 +576,7 @@ impl Replicate {
         if replies.iter().all(|(_, reply)| matches!(reply, Err(error) if gone(error))) {
             return children;
         }
-        successes(&replies)
+        successes(replies)
     }
 
     /// Notes that `synced` have made durable what had been written when `writes` were counted.
@@ -786,6 +689,13 @@ impl Replicate {
     }
 }
 
-fn whole_file(gfid: Gfid) -> Lockee {
+/// Makes what was written durable.
+pub(super) fn sync_fop(inode: &Inode, file: Option<File>) -> Fop {
+    let file = file.unwrap_or(File { gfid: inode.gfid, fd: None });
+    let xdata = Dict::new().with("batch-fsync", Value::Int(1)).with("glusterfs-internal-fop", Value::Str("yes".into()));
+    Fop::Fsync { file, datasync: true, xdata }
+}
+
+pub(super) fn whole_file(gfid: Gfid) -> Lockee {
     Lockee::Range { gfid, start: 0, len: 0 }
 }
