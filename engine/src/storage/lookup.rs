@@ -32,6 +32,11 @@ impl Brick {
         let parent_iatt = parent.iatt()?;
         let with_parent = |e: FopError| e;
         let mut found = self.find(&parent, &entry.name);
+        if matches!(&found, Err(e) if e.errno == errno::ENODATA) {
+            // Whoever is making it may be about to give it its gfid.
+            let _name_stays = self.entry_locks.name(entry.parent, &entry.name);
+            found = self.find(&parent, &entry.name);
+        }
         if let Err(e) = &found
             && e.errno == errno::ENODATA
         {

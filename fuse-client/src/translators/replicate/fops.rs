@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ladrillo_translator::error::errno::{EIO, EPERM};
 use ladrillo_translator::fop::Statfs;
-use ladrillo_translator::{Context, Dict, Fop, FopResult, Reply};
+use ladrillo_translator::{Context, Dict, Fop, FopResult, Reply, Step};
 
 use super::mask::Mask;
 use super::{ChildReply, Replicate};
@@ -75,7 +75,9 @@ impl Replicate {
             this.files.lock().remove(&fd);
             this.forget_locks(&context, &file, true).await;
             // Also to children that are away: they must not open it again when they are back.
-            this.send(open.on(), &context, |_| fop.clone()).await;
+            for child in open.on().iter() {
+                this.send_later(child, Step::new(&context, fop.clone()));
+            }
         }));
         Ok(Reply::done())
     }

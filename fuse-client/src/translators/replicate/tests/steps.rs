@@ -294,3 +294,62 @@ fn an_unlock_that_waits_goes_at_once_when_somebody_wants_it() {
     });
     agree(&world);
 }
+
+#[test]
+fn files_that_are_closed_together_share_their_messages() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        pass(SETTLE).await;
+        messages(&client);
+        let before = client.replicate.runtime.now();
+        for number in 0..32 {
+            let file = client.create(Gfid::ROOT, &format!("f{number}")).await.unwrap();
+            client.write(file, 0, b"small").await.unwrap();
+            client.ask(Fop::Flush { file, xdata: Dict::new() }).await.unwrap();
+            client.ask(Fop::Release { file }).await.unwrap();
+        }
+        assert_eq!(client.replicate.runtime.now(), before, "nothing is waited for");
+        pass(SETTLE).await;
+        let count = messages(&client);
+        assert!(count <= 32 * 6 + 2 * 6 + 12, "{count}");
+    });
+    let synced = client.wires[0].log.lock().iter().filter(|kind| *kind == "FSYNC").count();
+    assert_eq!(synced, 32);
+    agree(&world);
+}
+
+#[test]
+fn a_rename_takes_two_trips_unless_it_replaces_a_directory() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        pass(SETTLE).await;
+        for name in ["a", "b"] {
+            let file = client.create(Gfid::ROOT, name).await.unwrap();
+            client.ask(Fop::Release { file }).await.unwrap();
+        }
+        for name in ["d", "e"] {
+            client.mkdir(Gfid::ROOT, name).await.unwrap();
+        }
+        pass(SETTLE).await;
+        let rename = |from: &str, to: &str| Fop::Rename {
+            from: at(Gfid::ROOT, from),
+            to: at(Gfid::ROOT, to),
+            xdata: Dict::new(),
+        };
+        for (from, to, most) in [("a", "c", 6), ("c", "b", 6), ("d", "e", 15)] {
+            messages(&client);
+            client.ask(rename(from, to)).await.unwrap();
+            let count = messages(&client);
+            assert!(count <= most, "{from} {to}: {count}");
+            pass(SETTLE).await;
+        }
+        // With a name locked elsewhere it waits.
+        foreign_lock(&world, 1, Ok("b"), true).await.unwrap();
+        let (renamed, ()) = futures::join!(client.ask(rename("b", "x")), held_for(&world, 1, Ok("b"), 50));
+        renamed.unwrap();
+        pass(SETTLE).await;
+    });
+    agree(&world);
+}

@@ -29,6 +29,20 @@ struct Shape {
     makes_inode: bool,
 }
 
+impl Shape {
+    /// Names that change, without more.
+    fn plain(entries: Vec<Entry>) -> Shape {
+        Shape { entries, directories: Vec::new(), opens: None, makes_inode: false }
+    }
+
+    /// What is to be locked, in order.
+    fn lockees(&self) -> Vec<Lockee> {
+        let of_name = |entry: &Entry| Lockee::Name { gfid: entry.parent, name: Some(entry.name.clone()) };
+        let wholes = self.directories.iter().map(|gfid| Lockee::Name { gfid: *gfid, name: None });
+        in_order(self.entries.iter().map(of_name).chain(wholes).collect())
+    }
+}
+
 impl Replicate {
     /// Carries out a change of a directory; it runs to its end even if the caller goes away.
     pub(in crate::translators::replicate) fn entry_transaction<'a>(
@@ -48,19 +62,22 @@ impl Replicate {
 
     async fn run_entry(self: &Arc<Self>, context: &Context, fop: Fop, answer: &mut Answer) -> FopResult<()> {
         self.need_quorum()?;
-        let shape = self.entry_shape(context, &fop).await?;
-        let names =
-            shape.entries.iter().map(|entry| Lockee::Name { gfid: entry.parent, name: Some(entry.name.clone()) });
-        let wholes = shape.directories.iter().map(|gfid| Lockee::Name { gfid: *gfid, name: None });
-        let lockees = in_order(names.chain(wholes).collect());
         let own = self.root_context(self.inodes.fresh_owner());
+        let (shape, locked) = match self.lock_rename(context, &own, &fop).await {
+            Some((shape, locked)) => (shape, Some(locked)),
+            None => (self.entry_shape(context, &fop).await?, None),
+        };
+        let lockees = shape.lockees();
         if shape.makes_inode
             && self.up() == self.everyone()
             && let Some(outcome) = self.make_at_once(context, &own, &fop, &shape, &lockees, answer).await
         {
             return outcome;
         }
-        let locked = self.lock_all(&own, &self.name, &lockees, self.up()).await;
+        let locked = match locked {
+            Some(locked) => locked,
+            None => self.lock_all(&own, &self.name, &lockees, self.up()).await,
+        };
         let mut opened = Mask::NONE;
         let outcome = if self.has_quorum(locked.on) {
             self.entry_locked(context, &own, &fop, &shape, &locked, (&mut opened, answer)).await
@@ -385,7 +402,7 @@ impl Replicate {
     }
 
     async fn entry_shape(&self, context: &Context, fop: &Fop) -> FopResult<Shape> {
-        let plain = |entries: Vec<Entry>| Shape { entries, directories: Vec::new(), opens: None, makes_inode: false };
+        let plain = Shape::plain;
         let need_gfid = |xdata: &Dict| match xdata.gfid("gfid-req") {
             Some(gfid) if !gfid.is_null() => Ok(()),
             _ => Err(FopError::new(EPERM, "a new inode needs a gfid-req")),
@@ -414,6 +431,37 @@ impl Replicate {
             }
             _ => return Err(FopError::new(EINVAL, "not a change of a directory")),
         })
+    }
+
+    /// The locks of a rename that replaces no directory, taken with the message that asks what it replaces. `None`: it
+    /// replaces one, which is to be locked as well, or somebody has a lock; nothing is held.
+    async fn lock_rename(&self, context: &Context, own: &Context, fop: &Fop) -> Option<(Shape, Locked)> {
+        let Fop::Rename { from, to, .. } = fop else { return None };
+        let all = self.everyone();
+        if self.up() != all || !self.children.iter().all(|child| child.takes_steps()) {
+            return None;
+        }
+        let shape = Shape::plain(vec![from.clone(), to.clone()]);
+        let lockees = shape.lockees();
+        let look = Fop::Lookup { gfid: Gfid::NULL, entry: Some(to.clone()), xdata: Dict::new() };
+        let since = self.view();
+        let tried = self.try_and(own, &lockees, all, &[Step::new(context, look)]).await;
+        let mut outcome = Vec::new();
+        let mut is_plain = true;
+        for (child, mut results) in tried {
+            let seen = results.pop();
+            is_plain &= match seen {
+                Some(Ok(Reply::Lookup { iatt, .. })) => iatt.file_type() != Some(FileType::Directory),
+                Some(Err(error)) => error.errno == ENOENT,
+                _ => false,
+            };
+            outcome.extend(results.into_iter().enumerate().map(|(lockee, result)| (lockee, child, result.err())));
+        }
+        if is_plain && outcome.iter().all(|(_, _, error)| error.is_none()) {
+            return Some((shape, Locked { on: all, since, error: None }));
+        }
+        self.let_go(own, &lockees, &outcome).await;
+        None
     }
 
     /// The directory that `entry` names, if it names one: it is locked as a whole against entries that others make in
