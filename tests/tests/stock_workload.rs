@@ -48,7 +48,8 @@ fn create_volumes(cluster: &Cluster) {
 /// Compiles the libgfapi program of `tests/c`.
 fn compile_gfapi() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("c/gfapi.c");
-    let program = std::env::temp_dir().join(format!("ladrillo-gfapi-{}", std::process::id()));
+    // Not in /tmp: the machines have their own.
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ladrillo-gfapi-{}", std::process::id()));
     let compile = format!(
         "cc -Wall -Wextra -Werror -O1 -o {} {} $(pkg-config --cflags --libs glusterfs-api) -lpthread",
         program.display(),
