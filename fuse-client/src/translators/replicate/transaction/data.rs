@@ -6,7 +6,7 @@ use ladrillo_translator::error::errno::EINVAL;
 use ladrillo_translator::fop::File;
 use ladrillo_translator::{Context, Fop, FopError, FopFuture, FopResult, Gfid, Value};
 
-use super::session::{First, Permit, Range};
+use super::session::{Permit, Range};
 use crate::translators::replicate::inode::Inode;
 use crate::translators::replicate::{Answer, ChildReply, Mask, Replicate, Sabotage};
 
@@ -54,9 +54,8 @@ impl Replicate {
             xdata.set("glusterfs.inodelk-dom-count", Value::Str(self.domain()));
         }
         let range = shape.range.unwrap_or(Range { start: u64::MAX, end: u64::MAX });
-        let first = self.may_go_along(&fop).then_some(First { context: &context, fop: &fop });
-        let (permit, done) = match self.enter(&inode, range, shape.file, first).await {
-            Ok(entered) => entered,
+        let permit = match self.enter(&inode, range, shape.file).await {
+            Ok(permit) => permit,
             Err(error) => {
                 answer.give(Err(error));
                 return;
@@ -66,10 +65,7 @@ impl Replicate {
             self.reopen(file, permit.on).await;
         }
         let writes = self.writes_so_far(&inode);
-        let replies = match done {
-            Some(replies) => replies,
-            None => self.send_writes(&context, &fop, &permit, &mut answer).await,
-        };
+        let replies = self.send_writes(&context, &fop, &permit, &mut answer).await;
         let mut outcome = self.judge_data(&inode, &fop, &permit, replies, writes, shape.file).await;
         // The session before, which had the writes, may have ended while this waited to enter.
         if is_fsync && let Some(error) = inode.session.lock().take_error() {
@@ -79,13 +75,6 @@ impl Replicate {
         drop(fop);
         answer.give(outcome);
         self.leave(&inode, permit, shape.lingers).await;
-    }
-
-    /// Whether it may go along with the lock that it needs: done twice it is as done once.
-    fn may_go_along(&self, fop: &Fop) -> bool {
-        let Fop::Write { file, data, .. } = fop else { return false };
-        let flags = file.fd.and_then(|fd| self.open_file(fd)).map(|open| open.flags).unwrap_or(0);
-        flags & libc::O_APPEND as u32 == 0 && !data.is_empty() && !self.is_sabotaged(Sabotage::AckAtOneCopy)
     }
 
     async fn send_writes(&self, context: &Context, fop: &Fop, permit: &Permit, answer: &mut Answer) -> Vec<ChildReply> {

@@ -45,12 +45,6 @@ impl Replicate {
         xattrop_fop(target, xattrs, Dict::new())
     }
 
-    /// Asks for the marks without adding one.
-    pub(super) fn no_mark_fop(&self, target: Target) -> Fop {
-        let nothing = Changelog::default();
-        xattrop_fop(target, self.settings().keys.xattrop(Mask::NONE, nothing, Some(nothing)), Dict::new())
-    }
-
     /// What [`Replicate::post_op`] sends; `None` where that is nothing.
     pub(super) fn post_op_fop(&self, target: Target, marks: &PostOp<'_>) -> Option<Fop> {
         let mut missed = marks.missed;

@@ -87,8 +87,6 @@ pub(crate) struct Session {
     timer_of: u64,
     /// Another client wanted the lock while it was being taken.
     contended: bool,
-    /// Children that an attempt to open left marked dirty once, with the write that went with it.
-    premarked: Mask,
     pub(super) error: Option<FopError>,
     /// Waits to be ended with others.
     pub(super) is_queued: bool,
@@ -156,23 +154,15 @@ pub(super) struct Permit {
     pub began: View,
 }
 
-/// The write that a session begins with, so that it goes along with its lock and mark.
-#[derive(Clone, Copy)]
-pub(super) struct First<'a> {
-    pub context: &'a Context,
-    pub fop: &'a Fop,
-}
-
 enum Next {
     Go(Permit),
-    Open { alone: bool },
+    Open,
     Close,
     Wait(oneshot::Receiver<()>),
 }
 
 impl Replicate {
-    /// Waits until `range` of `inode` may be written, opening a session where there is none. `first` may go along with its
-    /// lock and mark: then the answers of those that have been locked and marked are given as well.
+    /// Waits until `range` of `inode` may be written, opening a session where there is none.
     ///
     /// # Errors
     /// Too few children are up or let themselves be locked or marked.
@@ -181,8 +171,7 @@ impl Replicate {
         inode: &Arc<Inode>,
         range: Range,
         file: Option<File>,
-        first: Option<First<'_>>,
-    ) -> FopResult<(Permit, Option<Vec<ChildReply>>)> {
+    ) -> FopResult<Permit> {
         let ticket = {
             let mut session = inode.session.lock();
             session.next_ticket += 1;
@@ -190,20 +179,17 @@ impl Replicate {
             session.queue.push((ticket, range));
             ticket
         };
-        let mut done = None;
         let outcome = loop {
             match self.next_step(inode, ticket, range, file) {
-                Next::Go(permit) => break Ok((permit, done)),
+                Next::Go(permit) => break Ok(permit),
                 Next::Wait(turn) => {
                     // Cancelled: the session's owner is gone with the process.
                     let _ = turn.await;
                 }
                 Next::Close => self.close_session(inode).await,
-                Next::Open { alone } => {
-                    let first = first.filter(|_| !alone && done.is_none()).map(|first| (first, ticket, range));
-                    match self.open_session(inode, file, first).await {
-                        Ok(replies) => done = replies.or(done),
-                        Err(error) => break Err(error),
+                Next::Open => {
+                    if let Err(error) = self.open_session(inode, file).await {
+                        break Err(error);
                     }
                 }
             }
@@ -223,8 +209,7 @@ impl Replicate {
             Phase::Idle => {
                 session.phase = Phase::Opening;
                 session.contended = false;
-                let alone = !session.admits(ticket, &range);
-                Next::Open { alone }
+                Next::Open
             }
             Phase::Held => {
                 if session.began.generation != generation {
@@ -252,25 +237,12 @@ impl Replicate {
     }
 
     /// Locks the file and marks it dirty. Called in phase Opening; leaves Held, or Idle with an error.
-    async fn open_session(
-        self: &Arc<Self>,
-        inode: &Arc<Inode>,
-        file: Option<File>,
-        first: Option<(First<'_>, u64, Range)>,
-    ) -> FopResult<Option<Vec<ChildReply>>> {
+    async fn open_session(self: &Arc<Self>, inode: &Arc<Inode>, file: Option<File>) -> FopResult<()> {
         let view = self.view();
         let context = self.root_context(inode.lock_owner);
-        let mut written = None;
         let mut opened = None;
-        if let Some((first, ..)) = &first
-            && view.up == self.everyone()
-            && self.knows_all_good(inode, &view)
-        {
-            let attempt = self.open_with(inode, &context, file, first).await;
-            if let Some((outcome, replies)) = attempt {
-                opened = Some(outcome);
-                written = Some(replies);
-            }
+        if view.up == self.everyone() && self.knows_all_good(inode, &view) {
+            opened = self.open_with(inode, &context, file).await;
         }
         let opened = match opened {
             Some(opened) => opened,
@@ -292,19 +264,13 @@ impl Replicate {
                 session.writes = 0;
                 session.durable = [0; MAX_CHILDREN];
                 session.fd = file.and_then(|file| file.fd);
-                session.premarked = Mask::NONE;
-                if let (Some((_, ticket, range)), Some(_)) = (&first, &written) {
-                    // It is under way, or done, already.
-                    session.active.push((*ticket, *range));
-                }
                 session.admit_queued();
                 session.ending = session.contended;
                 session.idle_since = self.runtime.now();
-                Ok(written.map(|replies| replies.into_iter().filter(|(child, _)| on.has(*child)).collect()))
+                Ok(())
             }
             Err(error) => {
                 session.phase = Phase::Idle;
-                session.premarked = Mask::NONE;
                 Err(error)
             }
         };
@@ -318,43 +284,47 @@ impl Replicate {
         known.generation == view.generation && (known.data | self.arbiters()) == self.everyone()
     }
 
-    /// Locks the file, marks it dirty and writes `first`, with one message to each child. `None`: somebody has the lock
-    /// on some child; what was written on others stays, marked dirty, and the write is to be done again under the lock.
+    /// Locks the file and marks it dirty, with one message to each child. `None`: somebody has the lock on some child, nothing
+    /// is held. The write does not go along: where others hold the lock it would have to be marked without one, and a healer
+    /// takes such a mark for a dead writer's.
     async fn open_with(
         &self,
         inode: &Inode,
         context: &Context,
         file: Option<File>,
-        first: &First<'_>,
-    ) -> Option<(FopResult<(Mask, Mask, View)>, Vec<ChildReply>)> {
+    ) -> Option<FopResult<(Mask, Mask, View)>> {
         if let Some(file) = &file {
             self.reopen(file, self.everyone()).await;
         }
         let whole = [whole_file(inode.gfid)];
         let target = Target { gfid: inode.gfid, file };
         let mark = self.dirty_fop(target, Segment::Data);
-        let then = |child| {
-            let mark = Step::then(context, self.for_child(&mark, child)?);
-            Ok(vec![mark, Step::then(first.context, self.for_child(first.fop, child)?)])
-        };
+        let then = |child| Ok(vec![Step::then(context, self.for_child(&mark, child)?)]);
         let joined = self.lock_and(context, &whole[0], self.everyone(), then).await?;
         self.unlock_unknown(context, &self.name, &whole, &joined.outcome()).await;
         let locked = joined.locked();
         let marked = joined.replies(0);
         if joined.is_contended() {
-            inode.session.lock().premarked = successes(&marked);
-            self.unlock_all(context, &self.name, &whole, locked & self.up()).await;
+            // Healers take a mark beside a free lock for a dead writer's: ours go with the lock.
+            let clean = self.post_op_fop(target, &PostOp::inode(Segment::Data, Mask::NONE, -1));
+            let ours = successes(&marked);
+            self.steps_to_all(locked & self.up(), None, |child| {
+                let fop = clean.as_ref().filter(|_| ours.has(child)).and_then(|fop| self.for_child(fop, child).ok());
+                let clean = fop.map(|fop| Step::new(context, fop));
+                clean.into_iter().chain([self.unlock_step(context, &whole[0])]).collect()
+            })
+            .await;
             return None;
         }
-        let replies = joined.replies(1);
         let on = successes(&marked) & locked;
         if let Some(problem) = self.cannot_write(inode, on, &marked) {
-            // The marks stay: what was written is for the healer.
+            // Nothing was written: the marks can go.
+            self.post_op(context, on, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
             self.unlock_all(context, &self.name, &whole, locked & self.up()).await;
-            return Some((Err(problem), replies));
+            return Some(Err(problem));
         }
         self.unlock_all(context, &self.name, &whole, locked - on).await;
-        Some((Ok((on, unaccused(&self.marks_in(&marked), Segment::Data), joined.since)), replies))
+        Some(Ok((on, unaccused(&self.marks_in(&marked), Segment::Data), joined.since)))
     }
 
     async fn lock_and_mark(
@@ -374,18 +344,7 @@ impl Replicate {
             return Err(lock_error(self, &locked));
         }
         let target = Target { gfid: inode.gfid, file };
-        let premarked = inode.session.lock().premarked;
-        let (_, _, mut replies) = self.mark_dirty(context, locked.on - premarked, target, Segment::Data, None).await;
-        // Where an attempt to open it left a mark of ours, that is the one, unless a healer has taken it away.
-        let nothing = self.no_mark_fop(target);
-        for (child, reply) in self.send_all(locked.on & premarked, context, &nothing).await {
-            let is_there = |(_, marks): &(usize, Marks)| marks.dirty.get(Segment::Data) > 0;
-            if reply.is_ok() && !self.marks_in(&[(child, reply.clone())]).iter().all(is_there) {
-                replies.extend(self.mark_dirty(context, Mask::only(child), target, Segment::Data, None).await.2);
-            } else {
-                replies.push((child, reply));
-            }
-        }
+        let (_, _, replies) = self.mark_dirty(context, locked.on, target, Segment::Data, None).await;
         let marked = successes(&replies);
         let unaccused = unaccused(&self.marks_in(&replies), Segment::Data);
         let problem = self.cannot_write(inode, marked, &replies);
@@ -395,8 +354,7 @@ impl Replicate {
             return Ok((marked, unaccused, locked.since));
         };
         // Nothing was written: the marks can go.
-        let clean = marked - premarked;
-        self.post_op(context, clean, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
+        self.post_op(context, marked, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
         self.unlock_all(context, &self.name, &whole, locked.on).await;
         Err(problem)
     }
