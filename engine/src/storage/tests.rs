@@ -1039,7 +1039,8 @@ fn times_of_writes_are_stored_before_anybody_could_miss_them() {
     };
     let born = mtime_on_disk(&t, "f");
     let dirty = || Dict::new().with("trusted.afr.dirty", Value::Ptr(Bytes::copy_from_slice(&[0; 12])));
-    let storers: [(&str, &dyn Fn(&TempBrick)); 6] = [
+    type Storer<'a> = (&'a str, &'a dyn Fn(&TempBrick));
+    let storers: [Storer<'_>; 6] = [
         ("a second passes", &|t| t.brick.save_times()),
         ("fsync", &|t| drop(t.run(Fop::Fsync { file, datasync: true, xdata: Dict::new() }).unwrap())),
         ("close", &|t| drop(t.run(Fop::Flush { file, xdata: Dict::new() }).unwrap())),
