@@ -181,6 +181,19 @@ fn names(directory: &Path) -> Vec<OsString> {
     found
 }
 
+impl BrickTree {
+    /// Where the inode is that an entry of the index is for, and its marks; `None` where there is no such inode.
+    fn marks_of(&self, index_entry: &Path) -> Option<String> {
+        let gfid: Vec<u8> = {
+            let hex: String = index_entry.file_name()?.to_str()?.chars().filter(|c| *c != '-').collect();
+            (0..hex.len()).step_by(2).filter_map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()).collect()
+        };
+        let (path, entry) = self.entries.iter().find(|(_, e)| e.xattrs.get("trusted.gfid") == Some(&gfid))?;
+        let marks: Vec<_> = entry.xattrs.iter().filter(|(key, _)| key.starts_with("trusted.afr.")).collect();
+        Some(format!("{} {marks:x?}", path.display()))
+    }
+}
+
 /// Every difference between bricks that replication must keep equal, in words; empty when there is none.
 pub fn compare_bricks(bricks: &[(String, BrickTree)]) -> Vec<String> {
     let mut differences = Vec::new();
@@ -203,7 +216,8 @@ pub fn compare_bricks(bricks: &[(String, BrickTree)]) -> Vec<String> {
     }
     for (name, tree) in bricks {
         for entry in &tree.index {
-            differences.push(format!("{name} still has {} in its heal index", entry.display()));
+            let marked = tree.marks_of(entry).unwrap_or_else(|| "its inode is gone".to_owned());
+            differences.push(format!("{name} still has {} in its heal index: {marked}", entry.display()));
         }
         for (path, entry) in &tree.entries {
             let regular = entry.mode & 0o170_000 == 0o100_000;

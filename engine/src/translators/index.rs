@@ -161,6 +161,10 @@ impl Index {
             self.core.add_entry(gfid, trim(name))?;
         }
         let result = self.child.submit(context, fop).await;
+        if result.is_err() && self.is_gone(gfid).await {
+            // It was removed meanwhile, and its marks with it: nothing is left to be healed here.
+            [XATTROP, DIRTY].into_iter().for_each(|kind| self.core.remove(kind, gfid));
+        }
         if let Ok(Reply::Xattrs { xattrs, .. }) = &result {
             let marks = self.core.marks(xattrs);
             for (kind, mark) in marks.into_iter().enumerate() {
@@ -183,6 +187,12 @@ impl Index {
         }
         drop(lane);
         result
+    }
+
+    async fn is_gone(&self, gfid: Gfid) -> bool {
+        let look = Fop::Lookup { gfid, entry: None, xdata: Dict::new() };
+        let found = self.child.submit(&Context::root(), look).await;
+        matches!(found, Err(error) if matches!(error.errno, errno::ENOENT | errno::ESTALE))
     }
 
     /// Fills d_type of entries that are gfids, when heal asks for it.
@@ -728,6 +738,23 @@ mod tests {
         let dirty = f.virtual_gfid("glusterfs.xattrop_dirty_gfid");
         f.xattrop("trusted.afr.dirty", [0, 0, 1], Dict::new()).unwrap();
         assert_eq!((f.names(dirty, true).unwrap(), f.count()), (root, 0));
+    }
+
+    #[test]
+    fn an_inode_that_is_gone_leaves_nothing_in_the_index() {
+        let Some(f) = fixture() else { return };
+        let marks = || Dict::new().with("trusted.afr.dirty", Value::Ptr(vec![255u8; 12].into()));
+        let (gfid, kind) = (Gfid::random(), XattropKind::AddArray);
+        let missing = f.run(Fop::Xattrop { gfid, kind, xattrs: marks(), xdata: Dict::new() });
+        assert!(missing.is_err());
+        let file = File { gfid, fd: Some(FdId(1)) };
+        assert!(f.run(Fop::Fxattrop { file, kind, xattrs: marks(), xdata: Dict::new() }).is_err());
+        assert!(f.names(f.virtual_gfid("glusterfs.xattrop_dirty_gfid"), true).unwrap().is_empty());
+        // One that is there keeps its place, whatever failed.
+        f.xattrop("trusted.afr.dirty", [1, 0, 0], Dict::new()).unwrap();
+        let root = File { gfid: Gfid::ROOT, fd: Some(FdId(1)) };
+        assert!(f.run(Fop::Fxattrop { file: root, kind, xattrs: marks(), xdata: Dict::new() }).is_err());
+        assert_eq!(f.names(f.virtual_gfid("glusterfs.xattrop_dirty_gfid"), true).unwrap().len(), 1);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Changes: lock, mark, do, mark, unlock.
 
-pub(super) mod closing;
 mod data;
 mod entry;
 pub(crate) mod lock;
