@@ -12,6 +12,8 @@ use ladrillo_translator::locks::Locks;
 use ladrillo_translator::option::{Options, parse_bool};
 use ladrillo_translator::volfile::{Node, Volfile};
 use ladrillo_translator::{Dict, Event, Gfid, Parent, Runtime, Translator};
+use ladrillo_transport::kind::VIA_OPTION;
+use ladrillo_transport::{Kind, Via};
 use parking_lot::RwLock;
 
 use crate::host_names::HostNames;
@@ -391,11 +393,9 @@ fn check_server(node: &Node) -> Result<(), GraphError> {
             return Err(wrong(node, format!("option {key} is on, which this brick does not support yet")));
         }
     }
-    match node.options.get("transport-type") {
-        None => Ok(()),
-        Some(list) if list.split(',').any(|t| matches!(t.trim(), "tcp" | "socket" | "tcp/server" | "unix")) => Ok(()),
-        Some(list) => Err(wrong(node, format!("transport-type {list}: only tcp is supported"))),
-    }
+    let via = Via::parse(node.options.get(VIA_OPTION)).map_err(|e| wrong(node, e))?;
+    Kind::parse_list(node.options.get("transport-type").unwrap_or("tcp"), via).map_err(|e| wrong(node, e))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,13 +11,14 @@ use bytes::Bytes;
 use ladrillo_engine::daemon::rpc::{Client, Glusterd};
 use ladrillo_engine::graph::Graph;
 use ladrillo_engine::runtime::{GlommioRuntime, Pool};
-use ladrillo_engine::server::{Server, ServerConfig};
+use ladrillo_engine::server::{Endpoint, Server, ServerConfig};
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::{Entry, File, Flock, LockCmd, LockType};
 use ladrillo_translator::iatt::SetattrValid;
 use ladrillo_translator::volfile::{Node, Volfile};
 use ladrillo_translator::{Dict, FdId, Fop, FopKind, FopResult, Gfid, LockOwner, Payload, Reply, Value};
 use ladrillo_transport::Credential;
+use ladrillo_transport::Kind;
 use ladrillo_transport::program::extension::{self, Outgoing};
 use ladrillo_transport::program::{callback, dump, fop4, handshake};
 use ladrillo_transport::xdr::Writer;
@@ -70,9 +71,12 @@ fn brick_with(options: &[(&str, &str)]) -> Option<Brick> {
         ],
     };
     let graph = Arc::new(Graph::build(&volfile, Arc::new(Pool), Arc::new(GlommioRuntime::default())).unwrap());
-    let config = ServerConfig { addresses: vec!["127.0.0.1:0".parse().unwrap()], executors: 2 };
+    let config = ServerConfig {
+        endpoints: vec![Endpoint { kind: Kind::Tcp, address: "127.0.0.1:0".parse().unwrap() }],
+        executors: 2,
+    };
     let server = Server::start(graph.clone(), &config).unwrap();
-    let address = server.local[0];
+    let address = server.local[0].address;
     Some(Brick { server: Some(server), graph, volfile, path, address })
 }
 

@@ -1,12 +1,14 @@
 //! How a fop crosses machines: XDR, ONC-RPC records, credentials, the GlusterFS programs, and transports.
 //!
 //! The codecs do no I/O and know no runtime. A [`Transport`] moves whole RPC records; engine, fuse-client and mgmt each
-//! bring one over TCP on their own runtime, tests and the simulator use the in-memory one, verbs and sdp come beside them.
+//! bring one over TCP on their own runtime, tests and the simulator use the in-memory one, verbs and sdp come beside them: those two have threads or
+//! completion queues of their own and work under any runtime.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod credential;
 pub mod dict;
+pub mod kind;
 pub mod memory;
 pub mod program;
 pub mod record;
@@ -14,6 +16,7 @@ pub mod rpc;
 pub mod xdr;
 
 pub use credential::Credential;
+pub use kind::{Kind, Via};
 pub use record::{RecordReader, record_mark};
 pub use xdr::{DecodeError, EncodeError};
 
@@ -60,6 +63,34 @@ pub enum Address {
     Unix(std::path::PathBuf),
     /// A name in an in-memory network.
     Memory(String),
+    /// RPC over RDMA: a host that an RDMA device reaches, and rdma_cm's port.
+    Rdma {
+        /// Name or literal address.
+        host: String,
+        /// Port, of rdma_cm's TCP port space.
+        port: u16,
+    },
+    /// A byte stream over RDMA.
+    Sdp {
+        /// Name or literal address.
+        host: String,
+        /// Port: of rdma_cm for rsockets, of TCP for the kernel's sockets.
+        port: u16,
+        /// What carries it.
+        via: Via,
+    },
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Address::Rdma { host, port } => write!(f, "rdma:{host}:{port}"),
+            Address::Sdp { host, port, .. } => write!(f, "sdp:{host}:{port}"),
+            Address::Unix(path) => write!(f, "{}", path.display()),
+            Address::Memory(name) => f.write_str(name),
+        }
+    }
 }
 
 /// A connection that carries whole RPC records, in order, both ways.
@@ -80,6 +111,46 @@ pub trait Transport: Send + Sync {
 
     /// Our end, for logs and for SETVOLUME.
     fn local(&self) -> String;
+
+    /// What the connection really is, for logs and `volume status`: `tcp`, `rsocket`, `SMC-R`, ...
+    fn medium(&self) -> String {
+        "tcp".to_owned()
+    }
+}
+
+/// A connection that a server has accepted: answers are posted from any thread, and nobody waits for them.
+pub trait Accepted: Transport {
+    /// Queues `message` in the order of the calls. What does not leave at once leaves by and by. An error is the
+    /// connection's end; so is a peer that takes so little that the implementation's bound is passed.
+    ///
+    /// # Errors
+    /// `ConnectionAborted` and the network's own.
+    fn post(&self, message: Message) -> io::Result<()>;
+
+    /// Ready when fewer than `bytes` of what was posted wait, or none ever will leave.
+    fn poll_room(&self, cx: &mut std::task::Context<'_>, bytes: usize) -> std::task::Poll<()>;
+
+    /// Bytes received and bytes sent since the beginning.
+    fn traffic(&self) -> (u64, u64);
+
+    /// Answers what has been received and not yet taken with [`Transport::recv`], where `answer` has an answer; the
+    /// rest stays. For whoever stands in for a receiver that hangs.
+    fn rescue(&self, answer: &dyn Fn(&Bytes) -> Option<Message>) {
+        let _ = answer;
+    }
+}
+
+/// Where connections come in.
+pub trait Listener: Send {
+    /// The next connection, or `None` when none comes within `patience`. Blocks its thread. An error says nothing about
+    /// the next.
+    ///
+    /// # Errors
+    /// The network's.
+    fn accept(&self, patience: std::time::Duration) -> io::Result<Option<Arc<dyn Accepted>>>;
+
+    /// Where it listens.
+    fn local(&self) -> std::net::SocketAddr;
 }
 
 /// Makes connections.

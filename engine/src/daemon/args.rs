@@ -45,9 +45,9 @@ pub struct Args {
     /// The brick's name at the portmapper
     #[arg(long = "brick-name", value_name = "BRICK")]
     pub brick_name: Option<String>,
-    /// Port to listen on
-    #[arg(long = "brick-port", value_name = "PORT")]
-    pub brick_port: Option<u16>,
+    /// Port to listen on; with `tcp,rdma` two, that of TCP first
+    #[arg(long = "brick-port", value_name = "PORT[,PORT]")]
+    pub brick_port: Option<BrickPorts>,
     /// What this process is
     #[arg(long = "process-name", value_name = "NAME")]
     pub process_name: Option<String>,
@@ -72,6 +72,26 @@ pub struct Args {
     /// Print the version
     #[arg(short = 'V', long = "version", action = ArgAction::Version)]
     version: Option<bool>,
+}
+
+/// `--brick-port`: GlusterFS 7's glusterd gives a brick with two transports `TCP,RDMA`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrickPorts {
+    /// Of the brick's first transport.
+    pub first: u16,
+    /// Of its second.
+    pub second: Option<u16>,
+}
+
+impl std::str::FromStr for BrickPorts {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<BrickPorts, std::num::ParseIntError> {
+        Ok(match text.split_once(',') {
+            Some((first, second)) => BrickPorts { first: first.parse()?, second: Some(second.parse()?) },
+            None => BrickPorts { first: text.parse()?, second: None },
+        })
+    }
 }
 
 /// Where GlusterFS's helper programs are on this machine: Debian has them below the machine's library directory.
@@ -180,7 +200,8 @@ mod tests {
             "gv0-server.listen-port=49152",
         ]);
         args.check().unwrap();
-        assert_eq!(args.brick_port, Some(49152));
+        assert_eq!(args.brick_port, Some(BrickPorts { first: 49152, second: None }));
+        assert_eq!("1,2".parse(), Ok(BrickPorts { first: 1, second: Some(2) }));
         assert_eq!(split_option(&args.xlator_option[0]).unwrap(), ("*-posix", "glusterd-uuid", "abc"));
         assert!(Args::parse_from(["glusterfsd"]).check().is_err());
         assert!(Args::try_parse_from(["glusterfsd", "--brick-port", "99999"]).is_err());

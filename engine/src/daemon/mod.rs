@@ -2,13 +2,13 @@
 
 pub mod admin;
 pub mod args;
+pub mod endpoints;
 pub mod operations;
 pub mod process;
 pub mod rpc;
 pub mod statedump;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,13 +17,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use ladrillo_translator::Dict;
-use ladrillo_translator::option::Options;
 use ladrillo_translator::volfile::Volfile;
 use ladrillo_transport::program::{callback, handshake, portmap};
 
 use crate::graph::Graph;
 use crate::runtime::{GlommioRuntime, Pool};
-use crate::server::{Observer, Server, ServerConfig};
+use crate::server::{Endpoint, Observer, Server, ServerConfig};
 use args::{Args, split_option};
 use operations::Operations;
 use process::{Log, PidFile, Report};
@@ -128,7 +127,7 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         }
         None => 0,
     };
-    let config = ServerConfig { addresses: addresses(&options, args)?, executors };
+    let config = ServerConfig { endpoints: endpoints::of(&options, args.brick_port)?, executors };
     let stop = Arc::new(AtomicBool::new(false));
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGTERM,
@@ -137,8 +136,9 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         signal_hook::consts::SIGUSR1,
     ])?;
     let server = start_server(&graph, &config, args.volfile.is_some())?;
-    let port = server.local.first().map_or(0, SocketAddr::port);
-    tracing::info!(addresses = ?server.local, brick = %graph.brick().path.display(), "serving");
+    let ports = Ports::of(&server.local);
+    let addresses: Vec<String> = server.local.iter().map(ToString::to_string).collect();
+    tracing::info!(?addresses, brick = %graph.brick().path.display(), "serving");
     let operations = Operations { graph: graph.clone(), observer: server.observer() };
     let admin = match &args.socket_file {
         Some(path) => Some(
@@ -152,7 +152,7 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let portmap = match (&glusterd, brick_name(args)) {
         (Some(glusterd), Some(brick)) => {
             let changes = Changes { args: args.clone(), graph: graph.clone(), observer: server.observer(), volfile };
-            Some(keep_signed_in(glusterd.clone(), brick, port, stop.clone(), changes)?)
+            Some(keep_signed_in(glusterd.clone(), brick, ports, stop.clone(), changes)?)
         }
         _ => None,
     };
@@ -248,35 +248,6 @@ fn override_options(volfile: &mut Volfile, options: &[String]) -> Result<(), Fai
     Ok(())
 }
 
-/// Where protocol/server listens: the bind address or all, `--brick-port` or the volfile's port.
-fn addresses(options: &Options, args: &Args) -> Result<Vec<SocketAddr>, Failure> {
-    let port =
-        match (args.brick_port, ["listen-port", "transport.socket.listen-port"].iter().find_map(|k| options.get(k))) {
-            (Some(port), _) => port,
-            (None, Some(text)) => text.parse().map_err(|_| format!("listen-port {text:?} is no port"))?,
-            (None, None) => 24007,
-        };
-    let bound = ["transport.socket.bind-address", "bind-address"].iter().find_map(|k| options.get(k));
-    if let Some(host) = bound {
-        use std::net::ToSocketAddrs;
-        let found: Vec<SocketAddr> =
-            (host, port).to_socket_addrs().map_err(|e| format!("bind-address {host}: {e}"))?.collect();
-        return match found.first() {
-            Some(first) => Ok(vec![*first]),
-            None => Err(format!("bind-address {host} has no address").into()),
-        };
-    }
-    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
-    let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
-    Ok(match options.get("transport.address-family") {
-        Some("inet") => vec![v4],
-        Some("inet6") => vec![v6],
-        // One IPv6 socket takes IPv4 too; a kernel without IPv6 has the other.
-        _ if std::path::Path::new("/proc/net/if_inet6").exists() => vec![v6],
-        _ => vec![v4],
-    })
-}
-
 /// Whether the process (or the machine) lacks something for the moment: that says nothing about the disk.
 fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN))
@@ -365,11 +336,11 @@ fn keep_clean(graph: &Arc<Graph>, stop: Arc<AtomicBool>) -> Option<JoinHandle<()
 fn keep_signed_in(
     glusterd: Glusterd,
     brick: String,
-    port: u16,
+    ports: Ports,
     stop: Arc<AtomicBool>,
     mut changes: Changes,
 ) -> io::Result<JoinHandle<()>> {
-    let first = sign_in(&glusterd, &brick, port);
+    let first = sign_in(&glusterd, &brick, &ports);
     if let Err(e) = &first {
         tracing::warn!(%glusterd, error = %e, "signing in at glusterd; trying again");
     }
@@ -379,7 +350,7 @@ fn keep_signed_in(
             let Some(client) = &mut connection else {
                 std::thread::park_timeout(AGAIN);
                 if !stop.load(Ordering::Acquire) {
-                    connection = sign_in(&glusterd, &brick, port).ok();
+                    connection = sign_in(&glusterd, &brick, &ports).ok();
                     if connection.is_some()
                         && let Err(e) = changes.take(&glusterd)
                     {
@@ -402,8 +373,14 @@ fn keep_signed_in(
             }
         }
         if let Some(mut client) = connection {
-            let request = portmap::Signout { brick, port: i32::from(port), rdma_port: 0 };
-            let _ = client.call(portmap::PROGRAM, portmap::VERSION, portmap::PROC_SIGNOUT, request.encode());
+            for (suffix, port) in &ports.0 {
+                let request = portmap::Signout {
+                    brick: format!("{brick}{suffix}"),
+                    port: i32::from(*port),
+                    rdma_port: if suffix.is_empty() { 0 } else { i32::from(*port) },
+                };
+                let _ = client.call(portmap::PROGRAM, portmap::VERSION, portmap::PROC_SIGNOUT, request.encode());
+            }
         }
     };
     std::thread::Builder::new().name("portmap".to_owned()).spawn(keep)
@@ -438,14 +415,32 @@ impl Changes {
     }
 }
 
-fn sign_in(glusterd: &Glusterd, brick: &str, port: u16) -> io::Result<Client> {
-    let mut client = Client::connect(glusterd, PATIENCE)?;
-    let request = portmap::Signin { brick: brick.to_owned(), port: i32::from(port), pid: std::process::id() as i32 };
-    let body = client.call(portmap::PROGRAM, portmap::VERSION, portmap::PROC_SIGNIN, request.encode())?;
-    let status =
-        portmap::Status::decode(body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-    match status.op_ret {
-        0.. => Ok(client),
-        _ => Err(io::Error::from_raw_os_error(status.op_errno)),
+/// A brick's ports, each with what its name ends with at the portmapper.
+struct Ports(Vec<(&'static str, u16)>);
+
+impl Ports {
+    fn of(endpoints: &[Endpoint]) -> Ports {
+        let mut ports: Vec<(&'static str, u16)> = Vec::new();
+        for Endpoint { kind, address } in endpoints {
+            if !ports.iter().any(|(suffix, _)| *suffix == kind.portmap_suffix()) {
+                ports.push((kind.portmap_suffix(), address.port()));
+            }
+        }
+        Ports(ports)
     }
+}
+
+fn sign_in(glusterd: &Glusterd, brick: &str, ports: &Ports) -> io::Result<Client> {
+    let mut client = Client::connect(glusterd, PATIENCE)?;
+    for (suffix, port) in &ports.0 {
+        let brick = format!("{brick}{suffix}");
+        let request = portmap::Signin { brick, port: i32::from(*port), pid: std::process::id() as i32 };
+        let body = client.call(portmap::PROGRAM, portmap::VERSION, portmap::PROC_SIGNIN, request.encode())?;
+        let status =
+            portmap::Status::decode(body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+        if status.op_ret < 0 {
+            return Err(io::Error::from_raw_os_error(status.op_errno));
+        }
+    }
+    Ok(client)
 }

@@ -7,15 +7,17 @@
 pub mod auth;
 pub mod connection;
 pub mod handshake;
+pub mod listen;
 mod observer;
 pub mod session;
+mod socket;
 mod steps;
 mod subdir;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,8 +43,10 @@ use parking_lot::Mutex;
 
 use crate::graph::Graph;
 use crate::translators::upcall::Invalidation;
-use connection::Outgoing;
+use connection::{Arrival, Outgoing};
 use handshake::Admitted;
+use listen::Entrance;
+pub use listen::{Endpoint, unavailable};
 pub use observer::{ClientView, ConnectionView, Observer};
 use session::{OpenFd, Session, next_fd};
 use subdir::Subdir;
@@ -76,8 +80,8 @@ fn max_connections() -> usize {
 /// What a server runs on.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// Where to listen: several, e.g. `[::]` alone takes IPv4 as well.
-    pub addresses: Vec<SocketAddr>,
+    /// Where to listen, and on what: several, e.g. `[::]` alone takes IPv4 as well.
+    pub endpoints: Vec<Endpoint>,
     /// Executors; 0 = clamp(cores, 1, 4).
     pub executors: usize,
 }
@@ -86,8 +90,8 @@ pub struct ServerConfig {
 pub struct Server {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// Where it listens.
-    pub local: Vec<SocketAddr>,
+    /// Where it listens, in the order of [`ServerConfig::endpoints`].
+    pub local: Vec<Endpoint>,
 }
 
 struct Shared {
@@ -115,11 +119,8 @@ impl Server {
     /// An address that cannot be listened on; io_uring that cannot be used, with what forbids it.
     pub fn start(graph: Arc<Graph>, config: &ServerConfig) -> io::Result<Server> {
         check_io_uring()?;
-        let mut listeners = Vec::new();
-        for address in &config.addresses {
-            listeners.push(listen(*address)?);
-        }
-        let local = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+        let opened = listen::open_all(&config.endpoints)?;
+        let local = opened.iter().map(|(endpoint, _)| *endpoint).collect();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = match config.executors {
             0 => cores.clamp(1, 4),
@@ -158,8 +159,9 @@ impl Server {
         let mut threads = Vec::new();
         let mut doors = Vec::new();
         for index in 0..count {
-            let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-            doors.push(ours);
+            let (bell, rung) = std::os::unix::net::UnixStream::pair()?;
+            let arrivals = Arc::new(Mutex::new(VecDeque::new()));
+            doors.push(Door { arrivals: arrivals.clone(), bell });
             let (ready, started) = std::sync::mpsc::channel();
             let shared = shared.clone();
             let thread = std::thread::Builder::new().name(format!("brick-{index}")).spawn(move || {
@@ -181,7 +183,7 @@ impl Server {
                         shared.graph.start();
                     }
                     let _ = ready.send(Ok(()));
-                    run_executor(shared, index, theirs).await;
+                    run_executor(shared, index, arrivals, rung).await;
                 });
             })?;
             threads.push(thread);
@@ -190,12 +192,12 @@ impl Server {
         let watched = shared.clone();
         threads.push(std::thread::Builder::new().name("watch".to_owned()).spawn(move || watched.watch())?);
         let doors = Arc::new(doors);
-        for listener in listeners {
+        for (_, entrance) in opened {
             let (shared, doors) = (shared.clone(), doors.clone());
             threads.push(
                 std::thread::Builder::new()
                     .name("accept".to_owned())
-                    .spawn(move || accept(&shared, &listener, &doors))?,
+                    .spawn(move || accept(&shared, &entrance, &doors))?,
             );
         }
         Ok(Server { shared, threads, local })
@@ -224,19 +226,6 @@ impl Server {
     pub fn client_count(&self) -> usize {
         self.shared.sessions.lock().values().map(Vec::len).sum()
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let what = |e: io::Error| io::Error::new(e.kind(), format!("listening on {address}: {e}"));
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map_err(what)?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into()).map_err(what)?;
-    socket.listen(1024).map_err(what)?;
-    Ok(socket.into())
 }
 
 /// Whether io_uring works, and if not, why.
@@ -270,19 +259,13 @@ fn check_io_uring() -> io::Result<()> {
     })
 }
 
-/// Hands accepted sockets to the least loaded executor.
-fn accept(shared: &Arc<Shared>, listener: &TcpListener, doors: &[std::os::unix::net::UnixStream]) {
-    use std::io::Write;
+/// Hands what is accepted to the least loaded executor.
+fn accept(shared: &Arc<Shared>, entrance: &Entrance, doors: &[Door]) {
     let most = max_connections();
     while !shared.stopping.load(Ordering::Acquire) {
-        let mut poll = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
-        let quarter = rustix::event::Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
-        match rustix::event::poll(&mut poll, Some(&quarter)) {
-            Ok(0) | Err(_) => continue,
-            Ok(_) => {}
-        }
-        let socket = match listener.accept() {
-            Ok((socket, _)) => socket,
+        let arrival = match entrance.accept(Duration::from_millis(250)) {
+            Ok(Some(arrival)) => arrival,
+            Ok(None) => continue,
             Err(e) => {
                 // Out of descriptors, or gone before we looked: neither ends the listener.
                 tracing::warn!(error = %e, "accept");
@@ -295,38 +278,40 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener, doors: &[std::os::unix::
             tracing::warn!(live, "too many connections: one more was cut");
             continue;
         }
-        tune(&socket);
         let index = (0..shared.loads.len()).min_by_key(|i| shared.loads[*i].load(Ordering::Relaxed)).unwrap_or(0);
         shared.loads[index].fetch_add(1, Ordering::Relaxed);
-        let fd = socket.into_raw_fd();
-        let mut door = &doors[index];
-        if let Err(e) = door.write_all(&fd.to_ne_bytes()) {
+        if let Err(e) = doors[index].hand_over(arrival) {
             tracing::error!(error = %e, "handing a connection over");
-            // SAFETY: nobody else has the descriptor.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
     }
     // Closing our end tells the executors to end.
     for door in doors {
-        let _ = door.shutdown(std::net::Shutdown::Both);
+        let _ = door.bell.shutdown(std::net::Shutdown::Both);
     }
 }
 
-/// A dead client is noticed by keepalive and unanswered data within a minute.
-fn tune(socket: &std::net::TcpStream) {
-    let socket = socket2::SockRef::from(socket);
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(20))
-        .with_interval(Duration::from_secs(2))
-        .with_retries(9);
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_tcp_keepalive(&keepalive);
-    let _ = socket.set_tcp_user_timeout(Some(Duration::from_secs(42)));
+/// The way from who accepts to an executor: what arrived, and a byte for each.
+struct Door {
+    arrivals: Arc<Mutex<VecDeque<Arrival>>>,
+    bell: std::os::unix::net::UnixStream,
 }
 
-async fn run_executor(shared: Arc<Shared>, index: usize, door: std::os::unix::net::UnixStream) {
+impl Door {
+    fn hand_over(&self, arrival: Arrival) -> io::Result<()> {
+        use std::io::Write;
+        self.arrivals.lock().push_back(arrival);
+        (&self.bell).write_all(&[1])
+    }
+}
+
+async fn run_executor(
+    shared: Arc<Shared>,
+    index: usize,
+    arrivals: Arc<Mutex<VecDeque<Arrival>>>,
+    bell: std::os::unix::net::UnixStream,
+) {
     // SAFETY: the stream owns the descriptor that into_raw_fd gives up.
-    let mut door = unsafe { UnixStream::from_raw_fd(door.into_raw_fd()) };
+    let mut bell = unsafe { UnixStream::from_raw_fd(bell.into_raw_fd()) };
     let live = Rc::new(Cell::new(0usize));
     let beating = shared.clone();
     glommio::spawn_local(async move {
@@ -336,14 +321,13 @@ async fn run_executor(shared: Arc<Shared>, index: usize, door: std::os::unix::ne
         }
     })
     .detach();
-    let mut number = [0; 4];
-    while door.read_exact(&mut number).await.is_ok() {
-        // SAFETY: the accepting thread gave this descriptor up.
-        let socket = unsafe { OwnedFd::from_raw_fd(i32::from_ne_bytes(number)) };
+    let mut rings = [0];
+    while bell.read_exact(&mut rings).await.is_ok() {
+        let Some(arrival) = arrivals.lock().pop_front() else { continue };
         let (shared, live) = (shared.clone(), live.clone());
         live.set(live.get() + 1);
         glommio::spawn_local(async move {
-            serve(&shared, socket, index).await;
+            serve(&shared, arrival, index).await;
             shared.loads[index].fetch_sub(1, Ordering::Relaxed);
             live.set(live.get() - 1);
         })
@@ -396,10 +380,15 @@ impl Flight {
     }
 }
 
-async fn serve(shared: &Arc<Shared>, socket: OwnedFd, executor: usize) {
-    let peer = rustix::net::getpeername(&socket).ok().flatten().and_then(|a| SocketAddr::try_from(a).ok());
+async fn serve(shared: &Arc<Shared>, arrival: Arrival, executor: usize) {
+    let peer = match &arrival {
+        Arrival::Socket(socket) => {
+            rustix::net::getpeername(socket).ok().flatten().and_then(|a| SocketAddr::try_from(a).ok())
+        }
+        Arrival::Transport(transport) => transport.peer().parse().ok(),
+    };
     let peer_text = peer.map_or_else(|| "?".to_owned(), |p| p.to_string());
-    let (mut incoming, outgoing) = match connection::adopt(socket, peer_text.clone(), executor) {
+    let (mut incoming, outgoing) = match connection::adopt(arrival, peer_text.clone(), executor) {
         Ok(pair) => pair,
         Err(e) => {
             tracing::warn!(peer = %peer_text, error = %e, "adopting a connection");

@@ -37,6 +37,8 @@ pub struct ClientView {
 pub struct ConnectionView {
     /// Address and port of the other end.
     pub peer: String,
+    /// What carries it, really: `tcp`, `rsocket`, `SMC-R`...
+    pub medium: String,
     /// Bytes that came in.
     pub received: u64,
     /// Bytes that went out.

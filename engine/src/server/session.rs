@@ -130,7 +130,7 @@ impl Session {
         let state = self.state.lock();
         let connections = state.connections.iter().map(|Connection { outgoing, .. }| {
             let (received, sent) = outgoing.traffic();
-            ConnectionView { peer: outgoing.peer().to_owned(), received, sent }
+            ConnectionView { peer: outgoing.peer().to_owned(), medium: outgoing.medium(), received, sent }
         });
         let mut files: Vec<(u64, OpenFd)> = state.fds.iter().map(|(wire, fd)| (*wire, *fd)).collect();
         files.sort_unstable_by_key(|(wire, _)| *wire);

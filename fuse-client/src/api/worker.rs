@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::error::{Error, Result};
 use super::gate::Gate;
 use super::volume::Identity;
-use crate::executor::{Executor, Handle, RingRuntime, TcpConnector, sleep, spawn, timeout, wall_clock};
+use crate::executor::{AnyConnector, Executor, Handle, RingRuntime, sleep, spawn, timeout, wall_clock};
 use crate::front::handle::abandoned::AbandonedWaits;
 use crate::graph::{Ear, Environment, Graph, Heard};
 use crate::process::graphs::{Graphs, Install, Running};
@@ -165,7 +165,7 @@ async fn open(plan: Plan, handle: Handle, stop: oneshot::Sender<oneshot::Sender<
     let runtime = Arc::new(RingRuntime::new());
     let environment = Environment {
         runtime: runtime.clone(),
-        connector: Arc::new(TcpConnector),
+        connector: Arc::new(AnyConnector),
         overrides: plan.overrides,
         subdir: plan.subdir,
         top: None,

@@ -7,6 +7,7 @@
 //! Buffers of operations in flight belong to the ring, so dropping a future never frees memory that the kernel still
 //! uses.
 
+mod connector;
 mod io;
 mod op;
 mod resolve;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+pub use connector::AnyConnector;
 pub use io::{WriteBuffer, driver_command, poll_readable, read, writev_detached};
 pub use op::{Finished, Op};
 pub use resolve::resolve;

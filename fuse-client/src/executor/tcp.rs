@@ -115,17 +115,9 @@ impl Connector for TcpConnector {
         Box::pin(async move {
             match timeout(limit, connect(address)).await {
                 Ok(connected) => connected,
-                Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{}: {elapsed}", show(address)))),
+                Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address}: {elapsed}"))),
             }
         })
-    }
-}
-
-fn show(address: &Address) -> String {
-    match address {
-        Address::Tcp { host, port } => format!("{host}:{port}"),
-        Address::Unix(path) => path.display().to_string(),
-        Address::Memory(name) => name.clone(),
     }
 }
 
@@ -159,6 +151,9 @@ async fn connect(address: &Address) -> io::Result<Arc<dyn Transport>> {
             io::ErrorKind::Unsupported,
             format!("{name}: in-memory networks have their own connector"),
         )),
+        Address::Rdma { .. } | Address::Sdp { .. } => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, format!("{address}: not TCP's")))
+        }
     }
 }
 

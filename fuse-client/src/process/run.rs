@@ -20,7 +20,7 @@ use super::graphs::{Graphs, Install, Running};
 use super::signals::{Signal, Signals};
 use super::spec::{Servers, Source, SpecError};
 use super::{heal_info, log, order};
-use crate::executor::{Executor, RingRuntime, TcpConnector, resolve, sleep, spawn, timeout};
+use crate::executor::{AnyConnector, Executor, RingRuntime, resolve, sleep, spawn, timeout};
 use crate::front::dump::FuseDump;
 use crate::front::mount::MountOptions;
 use crate::front::notify::Invalidations;
@@ -198,7 +198,7 @@ async fn run(args: Args, signals: Signals, log: log::Log, reporter: &mut Reporte
     let runtime = Arc::new(RingRuntime::new());
     let environment = Environment {
         runtime: runtime.clone(),
-        connector: Arc::new(TcpConnector),
+        connector: Arc::new(AnyConnector),
         overrides: args.xlator_options.clone(),
         subdir: args.subdir_mount.clone(),
         top: args.volume_name.clone(),

@@ -10,9 +10,9 @@ use ladrillo_translator::error::errno;
 use ladrillo_translator::{Context, Dict, Runtime};
 use ladrillo_transport::program::{dump, extension, fop4, handshake, portmap};
 use ladrillo_transport::rpc::{self, AcceptStatus, Incoming};
-use ladrillo_transport::{Address, Connector, Credential, Message, Transport};
+use ladrillo_transport::{Address, Connector, Credential, Kind, Message, Transport};
 
-use super::settings::{Place, Settings};
+use super::settings::{GLUSTERD_PORT, Place, Settings};
 
 /// How long one connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,9 +72,12 @@ async fn connect_unbounded(
     let address = match &settings.place {
         Place::Known(address) => address.clone(),
         Place::Portmap(glusterd) => match (ask_portmap(settings, connector, glusterd).await, last) {
-            (Ok(port), _) => Address::Tcp { host: settings.host.clone(), port },
+            (Ok(port), _) => settings.kind.at(settings.host.clone(), port),
             // No glusterd: a brick that somebody started by hand there.
-            (Err(AskError::NoPortmap), _) => glusterd.clone(),
+            (Err(AskError::NoPortmap), _) => match settings.kind {
+                Kind::Tcp => glusterd.clone(),
+                kind => kind.at(settings.host.clone(), GLUSTERD_PORT),
+            },
             // Mounts go on while every glusterd is dead: SETVOLUME tells whether the brick is still there.
             (Err(AskError::Unreachable(_)), Some(last)) => last.clone(),
             (Err(AskError::Unreachable(error) | AskError::NotRunning(error)), _) => return Err(error),
@@ -84,9 +87,9 @@ async fn connect_unbounded(
     let credential = Credential::v2(&Context::root());
     let procedure = (dump::PROGRAM, dump::VERSION, dump::PROC_DUMP);
     let programs = dump::Reply::decode(link.exchange(procedure, &credential, dump::encode_request()).await?)
-        .map_err(|error| ConnectError::new(format!("DUMP of {address:?}: {error}")))?;
+        .map_err(|error| ConnectError::new(format!("DUMP of {address}: {error}")))?;
     if !programs.has(fop4::PROGRAM, fop4::VERSION) {
-        return Err(ConnectError::new(format!("{address:?} does not have the program {}", fop4::NAME)));
+        return Err(ConnectError::new(format!("{address} does not have the program {}", fop4::NAME)));
     }
     let extended = programs.has(extension::PROGRAM, extension::VERSION);
     if extended {
@@ -96,11 +99,11 @@ async fn connect_unbounded(
     let procedure = (handshake::PROGRAM, handshake::VERSION, handshake::PROC_SETVOLUME);
     let request = handshake::Setvolume { dict: setvolume }.encode();
     let answer = handshake::Answer::decode(link.exchange(procedure, &credential, request).await?)
-        .map_err(|error| ConnectError::new(format!("SETVOLUME of {address:?}: {error}")))?;
+        .map_err(|error| ConnectError::new(format!("SETVOLUME of {address}: {error}")))?;
     if answer.op_ret < 0 {
         let reason = answer.dict.text("ERROR").unwrap_or("no reason given").to_owned();
         let errno = if answer.op_errno > 0 { answer.op_errno } else { errno::EIO };
-        let message = format!("{address:?} refuses {}: {reason} (errno {errno})", settings.subvolume);
+        let message = format!("{address} refuses {}: {reason} (errno {errno})", settings.subvolume);
         return Err(ConnectError { message, errno });
     }
     Ok(Connected {
@@ -120,9 +123,11 @@ enum AskError {
 }
 
 async fn ask_portmap(settings: &Settings, connector: &dyn Connector, glusterd: &Address) -> Result<u16, AskError> {
+    // GlusterFS 7 told a brick's port of RDMA from that of TCP by the brick's name.
+    let name = format!("{}{}", settings.subvolume, settings.kind.portmap_suffix());
     let ask = async {
         let mut link = Link::open(connector, glusterd).await?;
-        let request = portmap::PortByBrick { brick: settings.subvolume.clone() }.encode();
+        let request = portmap::PortByBrick { brick: name.clone() }.encode();
         let procedure = (portmap::PROGRAM, portmap::VERSION, portmap::PROC_PORTBYBRICK);
         link.exchange(procedure, &Credential::v2(&Context::root()), request).await
     };
@@ -130,12 +135,15 @@ async fn ask_portmap(settings: &Settings, connector: &dyn Connector, glusterd: &
         if error.errno == libc::EPROTONOSUPPORT { AskError::NoPortmap } else { AskError::Unreachable(error) }
     })?;
     let reply = portmap::PortByBrickReply::decode(reply)
-        .map_err(|error| AskError::Unreachable(ConnectError::new(format!("portmap of {glusterd:?}: {error}"))))?;
+        .map_err(|error| AskError::Unreachable(ConnectError::new(format!("portmap of {glusterd}: {error}"))))?;
     match u16::try_from(reply.port) {
         Ok(port) if reply.op_ret >= 0 && port > 0 => Ok(port),
         _ => Err(AskError::NotRunning(ConnectError::new(format!(
-            "glusterd on {} has no port for brick {}: is it started (gluster volume status)?",
-            settings.host, settings.subvolume
+            "glusterd on {} has no {} port for brick {}: is it started, and does the volume have this transport \
+             (gluster volume status)?",
+            settings.host,
+            settings.kind.name(),
+            settings.subvolume
         )))),
     }
 }
@@ -158,7 +166,7 @@ impl Link {
     async fn open(connector: &dyn Connector, address: &Address) -> Result<Link, ConnectError> {
         match connector.connect(address, CONNECT_TIMEOUT).await {
             Ok(transport) => Ok(Link { transport: Some(transport), last_xid: 0 }),
-            Err(error) => Err(ConnectError::new(format!("connecting to {address:?}: {error}"))),
+            Err(error) => Err(ConnectError::new(format!("connecting to {address}: {error}"))),
         }
     }
 

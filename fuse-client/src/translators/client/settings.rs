@@ -4,11 +4,12 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use ladrillo_translator::{Dict, Gfid, OptionError, OptionKind, OptionSpec, Options, Value};
-use ladrillo_transport::Address;
+use ladrillo_transport::kind::VIA_OPTION;
 use ladrillo_transport::program::fop4;
+use ladrillo_transport::{Address, Kind, Via};
 
 /// glusterd's port, where portmap answers.
-const GLUSTERD_PORT: u16 = 24007;
+pub(super) const GLUSTERD_PORT: u16 = 24007;
 /// The op-version this client says it has: GlusterFS 10's.
 const OP_VERSION: i64 = 100_000;
 /// The version this client says it is, in bricks' logs and `volume status clients`.
@@ -20,6 +21,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     REMOTE_PORT,
     REMOTE_SUBVOLUME,
     TRANSPORT_TYPE,
+    SDP_VIA,
     CONNECT_PATH,
     PING_TIMEOUT,
     FRAME_TIMEOUT,
@@ -30,7 +32,7 @@ pub const OPTIONS: &[OptionSpec] = &[
 const REMOTE_HOST: OptionSpec =
     OptionSpec::new(&["remote-host"], OptionKind::Str, None, "The machine of the brick: name or address.");
 const REMOTE_PORT: OptionSpec = OptionSpec::new(
-    &["remote-port", "transport.socket.remote-port"],
+    &["remote-port", "transport.socket.remote-port", "transport.rdma.remote-port", "transport.sdp.remote-port"],
     OptionKind::Int { min: Some(1), max: Some(65535) },
     None,
     "The brick's port; without it glusterd's portmap on the same machine is asked.",
@@ -39,9 +41,15 @@ const REMOTE_SUBVOLUME: OptionSpec =
     OptionSpec::new(&["remote-subvolume"], OptionKind::Str, None, "The brick's path, by which its server knows it.");
 const TRANSPORT_TYPE: OptionSpec = OptionSpec::new(
     &["transport-type"],
-    OptionKind::Enum(&["tcp", "socket", "unix", "tcp/client", "tcp,rdma", "rdma,tcp"]),
+    OptionKind::Str,
     Some("tcp"),
-    "How the brick is reached.",
+    "How the brick is reached: tcp, rdma, sdp or unix; of several separated by commas, the first.",
+);
+const SDP_VIA: OptionSpec = OptionSpec::new(
+    &[VIA_OPTION],
+    OptionKind::Enum(&["rsocket", "smc", "sdp"]),
+    Some("rsocket"),
+    "What carries transport-type sdp: rsockets of librdmacm, or the kernel's sockets of AF_SMC or AF_INET_SDP.",
 );
 const CONNECT_PATH: OptionSpec = OptionSpec::new(
     &["transport.socket.connect-path"],
@@ -87,6 +95,8 @@ pub(super) enum Place {
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub place: Place,
+    /// On what the brick is reached; its glusterd is on TCP.
+    pub kind: Kind,
     pub host: String,
     pub subvolume: String,
     pub ping_timeout: Option<Duration>,
@@ -107,6 +117,9 @@ impl Settings {
             None => Err(OptionError(format!("option {} is not set", spec.name()))),
         };
         let subvolume = required(&REMOTE_SUBVOLUME)?;
+        let via = Via::parse(options.str(&SDP_VIA)?).map_err(OptionError)?;
+        let kinds = Kind::parse_list(options.str(&TRANSPORT_TYPE)?.unwrap_or("tcp"), via).map_err(OptionError)?;
+        let kind = kinds.first().copied().unwrap_or(Kind::Tcp);
         let (host, place) = if options.str(&TRANSPORT_TYPE)? == Some("unix") {
             let path = required(&CONNECT_PATH)?;
             (path.clone(), Place::Known(Address::Unix(path.into())))
@@ -116,13 +129,14 @@ impl Settings {
                 .map_err(|_| OptionError("remote-port is not a port".to_owned()))?;
             let place = match port {
                 0 => Place::Portmap(Address::Tcp { host: host.clone(), port: GLUSTERD_PORT }),
-                port => Place::Known(Address::Tcp { host: host.clone(), port }),
+                port => Place::Known(kind.at(host.clone(), port)),
             };
             (host, place)
         };
         let time = |spec| options.time(spec).map(|time| Some(time).filter(|time| !time.is_zero()));
         Ok(Settings {
             place,
+            kind,
             host,
             subvolume,
             ping_timeout: time(&PING_TIMEOUT)?,
@@ -153,7 +167,7 @@ impl Settings {
 
     /// Whether a session made with `other` would be the same: what differs can be taken over as it lasts.
     pub fn is_same_session(&self, other: &Settings) -> bool {
-        const OF_SESSION: [&str; 8] = [
+        const OF_SESSION: [&str; 9] = [
             "username",
             "password",
             "volfile-key",
@@ -162,6 +176,7 @@ impl Settings {
             "subdir-mount",
             "volume-id",
             "transport-type",
+            VIA_OPTION,
         ];
         self.place == other.place
             && self.subvolume == other.subvolume

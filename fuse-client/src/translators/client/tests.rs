@@ -219,8 +219,13 @@ async fn serve_connection(brick: SharedBrick, transport: Arc<dyn Transport>) {
         let reply = match (header.program, header.procedure) {
             (portmap::PROGRAM, portmap::PROC_PORTBYBRICK) => {
                 let asked = portmap::PortByBrick::decode(body).unwrap();
-                assert_eq!(asked.brick, "/bricks/b1");
-                portmap::PortByBrickReply { port: 49152, ..Default::default() }.encode()
+                let port = match asked.brick.as_str() {
+                    "/bricks/b1" => 49152,
+                    "/bricks/b1.rdma" => 49153,
+                    "/bricks/b1.sdp" => 49154,
+                    other => panic!("{other} is not asked for"),
+                };
+                portmap::PortByBrickReply { port, ..Default::default() }.encode()
             }
             (dump::PROGRAM, dump::PROC_DUMP) => {
                 let number = u64::from(fop4::PROGRAM);
@@ -408,6 +413,22 @@ fn options_are_checked() {
     ] {
         let error = Client::new("c", &bad, time.clone(), Network::new().connector()).err().expect("refused");
         assert!(error.0.starts_with("c: "), "{error}");
+    }
+}
+
+/// glusterd stays on TCP; only the brick is on the other transport.
+#[test]
+fn a_brick_is_reached_on_the_transport_of_its_volume() {
+    use ladrillo_transport::{Kind, Via};
+    for (list, kind, port) in [("rdma,tcp", Kind::Rdma, 49153), ("sdp", Kind::Sdp(Via::Smc), 49154)] {
+        test(|time| async move {
+            let world = World::new(&time, &options().with("transport-type", list).with("transport.sdp.via", "smc"));
+            world.listen(glusterd());
+            world.listen(kind.at("node1", port));
+            world.client.start();
+            world.wait_for("Up", 1).await;
+            world.submit(stat()).await.unwrap();
+        });
     }
 }
 
