@@ -45,7 +45,7 @@ pub enum New<'a> {
 }
 
 /// `storage.create-mask` and its kin: they decide about permissions only, set-id and sticky bits stay.
-fn masked(mode: u32, mask: u32, force: u32) -> u32 {
+pub(super) fn masked(mode: u32, mask: u32, force: u32) -> u32 {
     mode & !0o777 | ((mode & mask | force) & 0o777)
 }
 

@@ -9,6 +9,7 @@ use ladrillo_translator::{Context, Dict, FdId, FileType, FopError, FopResult, Gf
 use rustix::fs::{OFlags, SeekFrom};
 
 use super::brick::{Brick, describe};
+use super::entry::masked;
 use super::file::OpenFile;
 use super::handle::HIDDEN;
 use super::inode::{Inode, Touch};
@@ -110,7 +111,12 @@ impl Brick {
             sys::chown(&inode.path, uid, gid).explain(what)?;
         }
         if valid.has(SetattrValid::MODE) && inode.kind != FileType::Symlink {
-            sys::chmod(&inode.path, wanted.permissions()).explain(what)?;
+            let masks = self.tuned().masks;
+            let mode = match inode.kind {
+                FileType::Directory => masked(wanted.permissions(), masks.create_directory, masks.force_directory),
+                _ => masked(wanted.permissions(), masks.create, masks.force_create),
+            };
+            sys::chmod(&inode.path, mode).explain(what)?;
         }
         let birth = match context.birth.seconds {
             0 => now(),

@@ -990,6 +990,10 @@ fn options_change_while_the_brick_is_open() {
     let fop = Fop::Mknod { entry: entry(Gfid::ROOT, "f"), mode, rdev: 0, umask: 0, xdata: request(gfid) };
     b.run(fop).unwrap();
     assert_eq!(b.lookup(Gfid::ROOT, "f").unwrap().permissions(), 0o4754, "set-uid is not the masks' business");
+    let iatt = Box::new(Iatt { mode: 0o777, ..Iatt::default() });
+    let valid = SetattrValid(SetattrValid::MODE);
+    b.run(Fop::Setattr { gfid, iatt, valid, xdata: Dict::new() }).unwrap();
+    assert_eq!(b.lookup(Gfid::ROOT, "f").unwrap().permissions(), 0o754);
     assert_eq!(std::fs::metadata(&b.path).unwrap().uid(), 1234);
     let link = |name: &str| b.run(Fop::Link { gfid, entry: entry(Gfid::ROOT, name), xdata: Dict::new() });
     link("g").unwrap();

@@ -165,6 +165,12 @@ impl Graphs {
             return None;
         }
         graph.inherit(&old.graph);
+        // A mount stays with its volume: one made anew under its name is another, as for GlusterFS's mounts.
+        if self.mounted
+            && let Some(id) = old.graph.clients.iter().find_map(|client| client.volume_id())
+        {
+            graph.clients.iter().for_each(|client| client.expect_volume(id.clone()));
+        }
         let ear = Ear::new();
         graph.start(&ear);
         Some(Running { graph, ear })

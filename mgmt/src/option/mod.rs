@@ -187,7 +187,8 @@ fn parse_int(value: &str) -> Option<i64> {
         Some(digits) => (-1, digits),
         None => (1, value),
     };
-    if digits.starts_with(['-', '+']) {
+    // -0: no number to GlusterFS either.
+    if digits.starts_with(['-', '+']) || (sign < 0 && digits == "0") {
         return None;
     }
     let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {

@@ -3,7 +3,7 @@
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::File;
 use ladrillo_translator::iatt::SetattrValid;
-use ladrillo_translator::{Dict, Fop, FopError, FopResult, Gfid, Iatt, Reply};
+use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, Iatt, Reply};
 
 use super::{Outcome, Request, stale, unexpected};
 use crate::front::abi::fattr;
@@ -27,10 +27,16 @@ impl Request<'_> {
     }
 
     /// The first fop; where the inode is not found by its gfid, the second on an open file of it, if there is one.
-    async fn by_gfid_or_fd(&self, gfid: Gfid, first: Fop, by_fd: impl FnOnce(File) -> Fop) -> FopResult {
-        match self.submit(first).await {
+    async fn by_gfid_or_fd(
+        &self,
+        context: &Context,
+        gfid: Gfid,
+        first: Fop,
+        by_fd: impl FnOnce(File) -> Fop,
+    ) -> FopResult {
+        match self.front.top.submit(context, first).await {
             Err(error) if matches!(error.errno, errno::ENOENT | errno::ESTALE) => match self.some_open(gfid, None) {
-                Some(file) => self.submit(by_fd(file)).await.map_err(stale),
+                Some(file) => self.front.top.submit(context, by_fd(file)).await.map_err(stale),
                 None => Err(stale(error)),
             },
             result => result,
@@ -90,13 +96,23 @@ impl Request<'_> {
         });
         let times = SetattrValid::ATIME | SetattrValid::MTIME | SetattrValid::CTIME;
         let xdata = Dict::new();
+        let mut context = self.context();
+        // What is set to "now" is now by the kernel's clock: the change of the inode is of the same moment.
+        match () {
+            () if valid.has(SetattrValid::ATIME_NOW) => context.birth = call.atime,
+            () if valid.has(SetattrValid::MTIME_NOW) => context.birth = call.mtime,
+            () => {}
+        }
         let open = call.fh.and_then(|fh| self.front.files.get(fh)).filter(|_| !valid.has(times));
         let reply = match open {
-            Some(open) => self.submit(Fop::Fsetattr { file: open.file(), iatt, valid, xdata }).await.map_err(stale)?,
+            Some(open) => {
+                let fop = Fop::Fsetattr { file: open.file(), iatt, valid, xdata };
+                self.front.top.submit(&context, fop).await.map_err(stale)?
+            }
             None => {
                 let again = iatt.clone();
                 let by_fd = |file| Fop::Fsetattr { file, iatt: again, valid, xdata: Dict::new() };
-                self.by_gfid_or_fd(gfid, Fop::Setattr { gfid, iatt, valid, xdata }, by_fd).await?
+                self.by_gfid_or_fd(&context, gfid, Fop::Setattr { gfid, iatt, valid, xdata }, by_fd).await?
             }
         };
         post(reply)
@@ -110,7 +126,7 @@ impl Request<'_> {
             Some(open) => self.submit_as(owner, ftruncate(open.file())).await.map_err(stale)?,
             None => {
                 let first = Fop::Truncate { gfid, size_bytes, xdata: Dict::new() };
-                self.by_gfid_or_fd(gfid, first, ftruncate).await?
+                self.by_gfid_or_fd(&self.context(), gfid, first, ftruncate).await?
             }
         };
         post(reply)

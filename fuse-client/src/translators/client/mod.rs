@@ -141,6 +141,16 @@ impl Client {
         (settings.host.clone(), settings.subvolume.clone())
     }
 
+    /// The volume-id that its brick told, if one has.
+    pub fn volume_id(&self) -> Option<String> {
+        self.inner.known.lock().volume_id.clone()
+    }
+
+    /// Bricks of another volume than this are not connected to. To be called before [`Translator::start`].
+    pub fn expect_volume(&self, id: String) {
+        self.inner.known.lock().volume_id = Some(id);
+    }
+
     /// Joins the session that `old`, a client of the same brick in the graph this one takes over from, has at the moment:
     /// for the brick both are one, so that what one has locked the other has. To be called before
     /// [`Translator::start`].

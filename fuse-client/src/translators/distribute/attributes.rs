@@ -88,12 +88,15 @@ impl Distribute {
             // The one changed last counts: all are changed.
             return self.first_up().ok_or_else(|| self.nobody_up());
         }
-        let first = known.mds.unwrap_or(0);
-        match self.is_up(first) {
-            true => Ok(first),
-            false => Err(FopError::new(
+        match known.mds {
+            Some(first) if self.is_up(first) => Ok(first),
+            Some(first) => Err(FopError::new(
                 ENOTCONN,
                 format!("{}, which decides about {gfid}, is not connected", self.child_name(first)),
+            )),
+            None => Err(FopError::new(
+                ENOTCONN,
+                format!("{}: who decides about {gfid} is on a subvolume that is not connected", self.name),
             )),
         }
     }

@@ -159,7 +159,9 @@ impl Distribute {
     }
 
     pub(super) fn remember_directory(&self, view: &View, entry: Option<&Entry>) {
-        let mds = view.mds.or_else(|| view.authority().map(|seen| seen.subvolume));
+        // Without a mark in sight any copy may decide, unless the marked one is on a subvolume that is down.
+        let is_whole = view.layout.anomalies().down == 0;
+        let mds = view.mds.or_else(|| view.authority().filter(|_| is_whole).map(|seen| seen.subvolume));
         let generation = view.generation;
         self.table.learn_directory(view.gfid, Directory { layout: Arc::new(view.layout.clone()), mds, generation });
         if let Some(entry) = entry {

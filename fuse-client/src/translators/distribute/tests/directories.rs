@@ -1,6 +1,6 @@
 //! Directories: on all subvolumes, with layouts, attributes and xattrs that agree.
 
-use ladrillo_translator::error::errno::{EEXIST, ENODATA, ENOENT, ENOTEMPTY, EOPNOTSUPP};
+use ladrillo_translator::error::errno::{EEXIST, ENODATA, ENOENT, ENOTCONN, ENOTEMPTY, EOPNOTSUPP};
 use ladrillo_translator::option::Options;
 use ladrillo_translator::{Context, Dict, Fop, Gfid, Reply, Translator, Value};
 
@@ -194,6 +194,31 @@ fn changes_that_a_subvolume_missed_are_counted_and_spread() {
         assert_eq!((0..3).filter(|brick| value(*brick, b"user.a").is_some()).count(), 0);
         assert_eq!(code(volume.ask(remove).await), ENODATA);
         assert_eq!(mark(), [0; 4]);
+    });
+}
+
+/// A client that never saw the marked copy took the next one for it: a second mark, and by the next lookup the older value
+/// of the two had won.
+#[test]
+fn while_the_marked_copy_is_away_a_directory_is_not_changed() {
+    run(async {
+        let (bricks, volume_a) = fresh(3).await;
+        let gfid = volume_a.mkdir(ROOT, "d").await.unwrap();
+        volume_a.set(gfid, "user.a", "1").await.unwrap();
+        let has_mark = |brick: &usize| node(&bricks, *brick, "/d").unwrap().xattrs.contains_key(MDS);
+        let marked: Vec<usize> = (0..3).filter(has_mark).collect();
+        let volume_b = volume(&bricks, Options::new());
+        volume_b.wires[marked[0]].cut();
+        volume_b.root().await;
+        volume_b.lookup(ROOT, "d").await.unwrap();
+        assert_eq!(volume_b.get(gfid, "user.a").await.unwrap(), "1");
+        assert_eq!(code(volume_b.set(gfid, "user.a", "2").await), ENOTCONN);
+        assert_eq!(code(volume_b.chmod(gfid, 0o700).await), ENOTCONN);
+        assert_eq!((0..3).filter(has_mark).collect::<Vec<_>>(), marked);
+        volume_b.wires[marked[0]].mend();
+        volume_b.set(gfid, "user.a", "2").await.unwrap();
+        assert_eq!((0..3).filter(has_mark).collect::<Vec<_>>(), marked);
+        assert_eq!(volume_a.get(gfid, "user.a").await.unwrap(), "2");
     });
 }
 
