@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use ladrillo_transport::{Accepted, Kind, Listener, Via};
+use ladrillo_transport::{Accepted, Kind, Listener, Via, sdp};
 
 use super::connection::Arrival;
 
@@ -39,10 +39,17 @@ pub enum Entrance {
 pub fn open(endpoint: Endpoint) -> io::Result<Entrance> {
     let Endpoint { kind, address } = endpoint;
     let opened = match kind {
-        Kind::Tcp => listen_socket(address, socket2::Domain::for_address(address), Some(socket2::Protocol::TCP))
-            .map(Entrance::Sockets),
+        Kind::Tcp => {
+            let family = socket2::Domain::for_address(address);
+            socket2::Socket::new(family, socket2::Type::STREAM, Some(socket2::Protocol::TCP))
+                .and_then(|socket| listen_on(socket, address))
+                .map(Entrance::Sockets)
+        }
         Kind::Rdma => listen_verbs(address).map(Entrance::Transports),
-        Kind::Sdp(Via::Rsocket | Via::Smc | Via::InetSdp) => listen_stream(kind, address),
+        Kind::Sdp(Via::Rsocket) => sdp::listen(address).map(Entrance::Transports),
+        Kind::Sdp(via) => {
+            sdp::kernel::socket(via, address).and_then(|socket| listen_on(socket, address)).map(Entrance::Sockets)
+        }
     };
     opened.map_err(|e| io::Error::new(e.kind(), format!("listening on {address} ({kind}): {e}")))
 }
@@ -84,16 +91,7 @@ fn listen_verbs(_address: SocketAddr) -> io::Result<Box<dyn Listener>> {
     Err(unavailable(Kind::Rdma))
 }
 
-fn listen_stream(kind: Kind, _address: SocketAddr) -> io::Result<Entrance> {
-    Err(unavailable(kind))
-}
-
-fn listen_socket(
-    address: SocketAddr,
-    family: socket2::Domain,
-    protocol: Option<socket2::Protocol>,
-) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(family, socket2::Type::STREAM, protocol)?;
+fn listen_on(socket: socket2::Socket, address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ladrillo_translator::LocalFuture;
-use ladrillo_transport::{Address, Connector, Kind, Transport, Via};
+use ladrillo_transport::{Address, Connector, Kind, Transport, Via, sdp};
 
+use super::tcp::connect_kernel_stream;
 use super::{TcpConnector, resolve, timeout};
 
 /// Makes connections on whatever transport the address names.
@@ -51,8 +52,11 @@ async fn connect_verbs(_address: SocketAddr) -> io::Result<Arc<dyn Transport>> {
     Err(unavailable(Kind::Rdma))
 }
 
-async fn connect_stream(_address: SocketAddr, via: Via) -> io::Result<Arc<dyn Transport>> {
-    Err(unavailable(Kind::Sdp(via)))
+async fn connect_stream(address: SocketAddr, via: Via) -> io::Result<Arc<dyn Transport>> {
+    match via {
+        Via::Rsocket => sdp::connect(address).await,
+        Via::Smc | Via::InetSdp => connect_kernel_stream(address, via).await,
+    }
 }
 
 /// The error of a transport that this program was built without.

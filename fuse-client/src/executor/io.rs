@@ -158,7 +158,7 @@ struct Connecting {
     _fd: Arc<OwnedFd>,
 }
 
-async fn connect(socket: socket2::Socket, address: socket2::SockAddr) -> io::Result<Arc<OwnedFd>> {
+pub(super) async fn connect(socket: socket2::Socket, address: socket2::SockAddr) -> io::Result<Arc<OwnedFd>> {
     let fd = Arc::new(OwnedFd::from(socket));
     let raw: RawFd = fd.as_raw_fd();
     let keep = Box::new(Connecting { address, _fd: fd.clone() });

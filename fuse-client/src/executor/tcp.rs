@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ladrillo_translator::LocalFuture;
-use ladrillo_transport::{Address, Connector, Message, RecordReader, Transport, record_mark};
+use ladrillo_transport::{Address, Connector, Message, RecordReader, Transport, Via, record_mark, sdp};
 use parking_lot::Mutex;
 
 use super::io::{MAX_PARTS, Received, WriteBuffer, connect_tcp, connect_unix, recv, send};
@@ -155,6 +155,15 @@ async fn connect(address: &Address) -> io::Result<Arc<dyn Transport>> {
             Err(io::Error::new(io::ErrorKind::Unsupported, format!("{address}: not TCP's")))
         }
     }
+}
+
+/// Connects a stream of the kernel's over RDMA: its sockets are used as TCP's are.
+pub(super) async fn connect_kernel_stream(address: SocketAddr, via: Via) -> io::Result<Arc<dyn Transport>> {
+    let socket = sdp::kernel::socket(via, address)?;
+    prepare(&socket, address)?;
+    let fd = super::io::connect(socket, address.into()).await?;
+    let local = rustix::net::getsockname(&fd).ok().and_then(|local| SocketAddr::try_from(local).ok());
+    Ok(transport(fd, address.to_string(), local.map(|local| local.to_string()).unwrap_or_default()))
 }
 
 fn transport(fd: Arc<OwnedFd>, peer: String, local: String) -> Arc<dyn Transport> {
