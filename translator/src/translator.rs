@@ -44,6 +44,11 @@ pub trait Translator: Send + Sync {
         Box::pin(crate::steps::one_by_one(self, steps))
     }
 
+    /// Whether [`Translator::submit_steps`] is one message at the moment.
+    fn takes_steps(&self) -> bool {
+        false
+    }
+
     /// Says who hears this translator's events; called once, when the graph is built, before [`Translator::start`].
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize);
 

@@ -1,6 +1,9 @@
 //! Our own program: several fops in one record, each carried out as if it had come alone.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use futures::future::join_all;
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::{EntrylkCmd, LockCmd};
 use ladrillo_translator::{Context, Fop, FopError, FopKind, FopResult, Step};
@@ -10,7 +13,8 @@ use ladrillo_transport::rpc::{self, AUTH_REJECTEDCRED, AUTH_TOOWEAK, AcceptStatu
 use ladrillo_transport::xdr::Writer;
 use ladrillo_transport::{MAX_RECORD_BYTES, Message};
 
-use super::{Client, carry_out, may_wait_for_lock};
+use super::session::Session;
+use super::{Client, Shared, carry_out, may_wait_for_lock};
 
 /// A step that can be carried out, or why not.
 struct Ready {
@@ -56,27 +60,48 @@ impl Client {
         let counted = ready.iter().any(|step| !step.kind.is_some_and(may_wait_for_lock));
         let (shared, outgoing) = (self.shared.clone(), self.outgoing.clone());
         self.run(counted.then_some(size + answer_bytes), async move {
-            let mut done: Vec<Done> = Vec::with_capacity(ready.len());
-            for Ready { kind, needs_previous, what } in ready {
-                let left_out = needs_previous && done.last().is_some_and(|before| before.result.is_err());
-                done.push(match what {
-                    _ if left_out => Done { kind: None, result: Err(Step::left_out()), opened: None },
-                    // Its locks went with it: what is left must not be done without them.
-                    _ if session.is_ended() => {
-                        Done { kind, result: Err(FopError::not_connected("the client")), opened: None }
-                    }
-                    Ok((context, fop)) => {
-                        let (result, opened) = carry_out(&shared, &session, &context, fop).await;
-                        Done { kind, result, opened }
-                    }
-                    Err(error) => Done { kind, result: Err(error), opened: None },
-                });
-            }
+            let done = carry_out_all(&shared, &session, ready).await;
             let mut writer = Writer::with_capacity(64 + 320 * done.len());
             rpc::write_reply_header(&mut writer, xid, AcceptStatus::Success);
             let payload = extension::write_reply(&mut writer, &done);
             outgoing.send(Message { header: writer.finish(), payload, padding: 0 });
         });
+    }
+}
+
+/// Carries out one after the other; fsyncs side by side at the same time, as a file system makes many files durable at
+/// little more than the cost of one.
+async fn carry_out_all(shared: &Arc<Shared>, session: &Arc<Session>, ready: Vec<Ready>) -> Vec<Done> {
+    let mut done: Vec<Done> = Vec::with_capacity(ready.len());
+    let mut ready = ready.into_iter().peekable();
+    while let Some(first) = ready.next() {
+        let mut run = vec![first];
+        while run.iter().all(is_sync)
+            && let Some(next) = ready.next_if(|next| is_sync(next) && !next.needs_previous)
+        {
+            run.push(next);
+        }
+        let failed = done.last().is_some_and(|before| before.result.is_err());
+        done.extend(join_all(run.into_iter().map(|step| carry_out_step(shared, session, step, failed))).await);
+    }
+    done
+}
+
+fn is_sync(step: &Ready) -> bool {
+    step.kind == Some(FopKind::Fsync)
+}
+
+async fn carry_out_step(shared: &Arc<Shared>, session: &Arc<Session>, step: Ready, failed: bool) -> Done {
+    let Ready { kind, needs_previous, what } = step;
+    match what {
+        _ if needs_previous && failed => Done { kind: None, result: Err(Step::left_out()), opened: None },
+        // Its locks went with it: what is left must not be done without them.
+        _ if session.is_ended() => Done { kind, result: Err(FopError::not_connected("the client")), opened: None },
+        Ok((context, fop)) => {
+            let (result, opened) = carry_out(shared, session, &context, fop).await;
+            Done { kind, result, opened }
+        }
+        Err(error) => Done { kind, result: Err(error), opened: None },
     }
 }
 

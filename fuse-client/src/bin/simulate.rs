@@ -28,6 +28,9 @@ struct Arguments {
     /// Plant this bug, and stop when it is caught
     #[arg(long, value_enum)]
     bug: Option<Bug>,
+    /// Two mounts change a few names in turn, nothing breaks, and each answer is compared with a model's
+    #[arg(long)]
+    turns: bool,
     /// Seeds run at once, each on a thread of its own
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -74,7 +77,12 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     let only_seed = std::env::args().any(|argument| argument == "--seed" || argument.starts_with("--seed="));
     let seeds = arguments.seeds.unwrap_or(if only_seed { 1 } else { 100 });
-    let plan = Plan { steps: arguments.steps, bug: arguments.bug.map(Bug::sabotage), ..Plan::default() };
+    let plan = Plan {
+        steps: arguments.steps,
+        bug: arguments.bug.map(Bug::sabotage),
+        turns: arguments.turns,
+        ..Plan::default()
+    };
     let is_single = seeds == 1;
     let started = Instant::now();
     let bar = ProgressBar::new(seeds);
@@ -129,7 +137,8 @@ fn report(arguments: &Arguments, plan: &Plan, totals: &Totals, took: Duration, i
         }
         let bug = arguments.bug.and_then(|bug| bug.to_possible_value());
         let bug = bug.map(|bug| format!(" --bug {}", bug.get_name())).unwrap_or_default();
-        println!("    replay: simulate --seed {seed} --steps {}{bug} --verbose", arguments.steps);
+        let turns = if arguments.turns { " --turns" } else { "" };
+        println!("    replay: simulate --seed {seed} --steps {}{turns}{bug} --verbose", arguments.steps);
     }
     if totals.failed.len() > 10 {
         let more: Vec<String> = totals.failed.iter().skip(10).map(|(seed, _)| seed.to_string()).collect();

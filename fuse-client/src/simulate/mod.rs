@@ -15,6 +15,7 @@ mod executor;
 mod network;
 mod random;
 mod record;
+mod turns;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,13 +56,15 @@ pub struct Plan {
     pub faults: bool,
     /// A bug to plant in replicate or the heal service.
     pub bug: Option<Sabotage>,
+    /// Instead of applications side by side, and without faults: operations on a few names in turn, see [`turns`].
+    pub turns: bool,
     /// Keep a line per event.
     pub log: bool,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        Plan { steps: 200, faults: true, bug: None, log: false }
+        Plan { steps: 200, faults: true, bug: None, turns: false, log: false }
     }
 }
 
@@ -182,6 +185,12 @@ impl World {
         let mut healers: Vec<Client> = (0..BRICKS).map(|number| self.start_healer(number)).collect();
         let mut clients: Vec<Client> = (0..CLIENTS).map(|number| self.start_client(number)).collect();
         self.wait_for_links(&clients).await;
+        if self.plan.turns {
+            self.take_turns(&clients).await;
+            self.converge(&clients, &healers).await;
+            self.check();
+            return;
+        }
         let Some(homes) = self.make_directories(&clients[0].mount).await else { return };
         for (number, client) in clients.iter().enumerate() {
             self.start_applications(client, number, 0, &homes);
@@ -542,6 +551,15 @@ mod tests {
     #[test]
     fn an_acknowledgement_at_one_copy_is_caught() {
         assert!(caught(Sabotage::AckAtOneCopy, 50).is_some());
+    }
+
+    #[test]
+    fn mounts_that_take_turns_agree_with_the_model() {
+        for seed in 1..=60 {
+            let outcome = simulate(seed, &Plan { turns: true, ..Plan::default() });
+            assert_eq!(outcome.violations, Vec::<String>::new(), "seed {seed}");
+            assert!(outcome.succeeded > 50, "{outcome:?}");
+        }
     }
 
     #[test]

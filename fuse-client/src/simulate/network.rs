@@ -580,6 +580,10 @@ impl Translator for Link {
         })
     }
 
+    fn takes_steps(&self) -> bool {
+        !self.one_by_one
+    }
+
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
         self.state.lock().parent = Some((parent, child_index));
     }

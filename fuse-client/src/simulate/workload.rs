@@ -93,7 +93,7 @@ impl Mount {
     }
 }
 
-fn request(gfid: Gfid) -> Dict {
+pub(super) fn request(gfid: Gfid) -> Dict {
     Dict::new().with("gfid-req", Value::Gfid(gfid))
 }
 
@@ -301,7 +301,7 @@ impl Application {
         for _ in 0..self.random.below(4) {
             self.write_once(file).await;
         }
-        let _ = self.mount.call(Fop::Release { file }).await;
+        self.close(file).await;
     }
 
     /// Opens a file that a name leads to.
@@ -330,6 +330,12 @@ impl Application {
                 self.mount.handle.sleep(Duration::from_micros(pause)).await;
             }
         }
+        self.close(file).await;
+    }
+
+    /// As the kernel does on close().
+    async fn close(&self, file: File) {
+        let _ = self.mount.call(Fop::Flush { file, xdata: Dict::new() }).await;
         let _ = self.mount.call(Fop::Release { file }).await;
     }
 
@@ -365,7 +371,7 @@ impl Application {
         if let Ok(Reply::Read { data, .. }) = self.mount.call(fop).await {
             self.mount.record.lock().check_read(file.gfid, offset, data.as_slice());
         }
-        let _ = self.mount.call(Fop::Release { file }).await;
+        self.close(file).await;
     }
 
     async fn truncate(&mut self, directory: Gfid, owned: bool) {

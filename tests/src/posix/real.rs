@@ -71,7 +71,15 @@ impl Real {
             }
             Op::Unlink { mount, path } => done(rustix::fs::unlink(self.path(*mount, path))),
             Op::Rmdir { mount, path } => done(rustix::fs::rmdir(self.path(*mount, path))),
-            Op::Rename { mount, from, to } => done(rustix::fs::rename(self.path(*mount, from), self.path(*mount, to))),
+            Op::Rename { mount, from, to } => {
+                let (from, to) = (self.path(*mount, from), self.path(*mount, to));
+                if self.mounts() > 1 {
+                    // A directory that another mount has moved is put in its place by the kernel when it looks it up, which it
+                    // cannot do (ESTALE) while it holds the lock of a rename between directories (d_splice_alias).
+                    let _ = (rustix::fs::lstat(&from), rustix::fs::lstat(&to));
+                }
+                done(rustix::fs::rename(from, to))
+            }
             Op::Readdir { mount, path } => {
                 let entries = fs::read_dir(self.path(*mount, path)).map_err(|e| errno(&e))?;
                 let mut names = Vec::new();

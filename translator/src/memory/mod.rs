@@ -15,7 +15,7 @@ mod state;
 mod tests;
 mod xattr;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -114,6 +114,16 @@ impl Memory {
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// When the contents and the attributes of directories last changed, by path. They only move forward, as on bricks that
+    /// keep them in `trusted.glusterfs.mdata`: copies that did the same in another order have the same.
+    pub fn directory_times(&self) -> BTreeMap<Bytes, (Timespec, Timespec)> {
+        let state = self.state.lock();
+        let nodes = Snapshot::of(&state).nodes.into_iter();
+        let directories = nodes.filter_map(|(path, node)| Some((path, state.inodes.get(&node.gfid)?)));
+        let directories = directories.filter(|(_, inode)| matches!(inode.content, Content::Directory(_)));
+        directories.map(|(path, inode)| (path, (inode.mtime, inode.ctime))).collect()
     }
 
     /// Open files and directories of all clients.
@@ -309,9 +319,9 @@ impl Brick<'_> {
                 self.change(gfid, &xdata, |inode, now| {
                     if flags & FALLOC_FL_KEEP_SIZE == 0 && inode.data()?.len() < end as usize {
                         inode.resize(end)?;
-                        inode.mtime = now;
+                        inode.mtime = inode.mtime.max(now);
                     }
-                    inode.ctime = now;
+                    inode.ctime = inode.ctime.max(now);
                     Ok(())
                 })
             }
@@ -451,7 +461,7 @@ impl Brick<'_> {
             if valid.has(SetattrValid::MTIME) {
                 inode.mtime = if valid.has(SetattrValid::MTIME_NOW) { now } else { iatt.mtime };
             }
-            inode.ctime = if valid.has(SetattrValid::CTIME) { iatt.ctime } else { now };
+            inode.ctime = if valid.has(SetattrValid::CTIME) { iatt.ctime } else { inode.ctime.max(now) };
             Ok(())
         })
     }
@@ -466,8 +476,8 @@ impl Brick<'_> {
         let inode = self.state.inode_mut(gfid)?;
         let pre = inode.iatt();
         let result = work(inode.directory_mut()?)?;
-        inode.mtime = now;
-        inode.ctime = now;
+        inode.mtime = inode.mtime.max(now);
+        inode.ctime = inode.ctime.max(now);
         Ok((PrePost { pre, post: inode.iatt() }, result))
     }
 
@@ -538,7 +548,7 @@ impl Brick<'_> {
         let now = self.now;
         let inode = self.inode_mut(gfid)?;
         inode.nlink += 1;
-        inode.ctime = now;
+        inode.ctime = inode.ctime.max(now);
         Ok(Reply::Entry { iatt: Box::new(inode.iatt()), parent: Box::new(parent), xdata: Dict::new() })
     }
 
@@ -575,7 +585,7 @@ impl Brick<'_> {
         let now = self.now;
         let inode = self.inode_mut(gfid)?;
         inode.nlink = inode.nlink.saturating_sub(1);
-        inode.ctime = now;
+        inode.ctime = inode.ctime.max(now);
         self.state.forget_if_unused(gfid);
         Ok(())
     }
@@ -729,7 +739,7 @@ impl Brick<'_> {
         }
         let now = self.now;
         let inode = self.inode_mut(gfid)?;
-        inode.ctime = now;
+        inode.ctime = inode.ctime.max(now);
         let iatt = Box::new(inode.iatt());
         from_parent.post = self.inode(from.parent)?.iatt();
         to_parent.post = self.inode(to.parent)?.iatt();
@@ -809,8 +819,8 @@ impl Brick<'_> {
         let written = u32::try_from(data.len()).map_err(|_| FopError::new(errno::EINVAL, "a write over 4 GiB"))?;
         let mut reply = self.change(gfid, xdata, |inode, now| {
             inode.write(offset, data.into_bytes())?;
-            inode.mtime = now;
-            inode.ctime = now;
+            inode.mtime = inode.mtime.max(now);
+            inode.ctime = inode.ctime.max(now);
             let backlog = matches!(&inode.content, Content::File { unsynced, .. } if unsynced.len() > MAX_UNSYNCED);
             if (open_flags | flags) & O_DSYNC != 0 || backlog {
                 inode.sync();
@@ -830,8 +840,8 @@ impl Brick<'_> {
         end_of(size_bytes, 0)?;
         self.change(gfid, xdata, |inode, now| {
             inode.resize(size_bytes)?;
-            inode.mtime = now;
-            inode.ctime = now;
+            inode.mtime = inode.mtime.max(now);
+            inode.ctime = inode.ctime.max(now);
             Ok(())
         })
     }
@@ -958,8 +968,8 @@ fn zero(inode: &mut Inode, offset: u64, end: u64, now: Timespec) -> FopResult<()
     if end > offset {
         inode.write(offset, Bytes::from(vec![0; (end - offset) as usize]))?;
     }
-    inode.mtime = now;
-    inode.ctime = now;
+    inode.mtime = inode.mtime.max(now);
+    inode.ctime = inode.ctime.max(now);
     Ok(())
 }
 

@@ -11,6 +11,8 @@ use crate::{Dict, FopError, FopResult, Gfid, Reply, Value};
 
 const XATTR_CREATE: u32 = 1;
 const XATTR_REPLACE: u32 = 2;
+/// Times that all copies share.
+const MDATA_KEY: &[u8] = b"trusted.glusterfs.mdata";
 /// Longest value, as Linux has it.
 const MAX_VALUE_BYTES: usize = 65_536;
 
@@ -83,6 +85,13 @@ impl Brick<'_> {
         let inode = self.inode_mut(gfid)?;
         let mut changes = Vec::new();
         for (key, value) in xattrs.iter() {
+            if let (MDATA_KEY, Value::Mdata(times)) = (key.as_ref(), value) {
+                // The client's own repair of times: the later of each wins.
+                inode.atime = inode.atime.max(times.atime);
+                inode.mtime = inode.mtime.max(times.mtime);
+                inode.ctime = inode.ctime.max(times.ctime);
+                return Ok(Reply::done());
+            }
             if !is_storable(key) || key.len() > 255 {
                 return Err(FopError::new(errno::EOPNOTSUPP, format!("xattr {}", String::from_utf8_lossy(key))));
             }
@@ -93,7 +102,7 @@ impl Brick<'_> {
             }
         }
         inode.xattrs.extend(changes);
-        inode.ctime = now;
+        inode.ctime = inode.ctime.max(now);
         Ok(Reply::done())
     }
 
@@ -129,7 +138,7 @@ impl Brick<'_> {
         if inode.xattrs.remove(name).is_none() {
             return Err(FopError::new(errno::ENODATA, "no such xattr"));
         }
-        inode.ctime = now;
+        inode.ctime = inode.ctime.max(now);
         Ok(Reply::done())
     }
 

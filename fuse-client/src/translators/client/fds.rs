@@ -75,6 +75,21 @@ impl Fds {
         }
     }
 
+    /// [`Fds::release`] of what session `epoch` has open: its number, for the caller to release on the brick.
+    pub fn close(&self, fd: FdId, epoch: u64) -> Option<FdId> {
+        let open = self.open.pin();
+        let file = open.remove(&fd)?;
+        let mut state = file.state.lock();
+        state.released = true;
+        let (session, number) = state.remote.take()?;
+        if session == epoch {
+            return Some(number);
+        }
+        drop(state);
+        self.orphans.lock().push((session, file.clone(), number));
+        None
+    }
+
     /// What is to be released on the brick in session `epoch`. Those of earlier sessions went with them; there are never
     /// more than files were open when the last one ended.
     pub fn take_orphans(&self, epoch: u64) -> Vec<(Arc<OpenFd>, FdId)> {

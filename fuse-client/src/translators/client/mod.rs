@@ -225,6 +225,10 @@ impl Translator for Client {
         ]
     }
 
+    fn takes_steps(&self) -> bool {
+        self.inner.session.read().as_ref().is_some_and(|session| session.extended)
+    }
+
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
         if self.inner.parent.set((parent, child_index)).is_err() {
             tracing::warn!(client = %self.inner.name, "a second parent is not heard");

@@ -6,20 +6,17 @@ use futures::channel::oneshot;
 use ladrillo_translator::error::errno;
 use ladrillo_translator::fop::File;
 use ladrillo_translator::steps::MAX_STEPS;
-use ladrillo_translator::{Fop, FopError, FopKind, FopResult, Step};
+use ladrillo_translator::{Fop, FopError, FopKind, FopResult, Reply, Step};
 use ladrillo_transport::Credential;
 use ladrillo_transport::program::extension::{self, Outgoing};
 
 use super::session::{CallError, Session};
 use super::{Inner, waits_for_lock};
 
-/// Whether all of them are plain calls: what is remembered of locks and of closed files hangs on other paths, and what
+/// Whether all of them are plain calls: what is remembered of locks hangs on other paths, and what
 /// waits for a lock must not hold up what comes behind it.
 pub(super) fn can_go_together(steps: &[Step]) -> bool {
-    let is_plain = |fop: &Fop| {
-        !matches!(fop, Fop::Release { .. } | Fop::Releasedir { .. } | Fop::Lk { .. } | Fop::Flush { .. })
-            && !waits_for_lock(fop)
-    };
+    let is_plain = |fop: &Fop| !matches!(fop, Fop::Lk { .. } | Fop::Flush { .. }) && !waits_for_lock(fop);
     (2..=MAX_STEPS).contains(&steps.len()) && steps.iter().all(|step| is_plain(&step.fop))
 }
 
@@ -50,10 +47,54 @@ impl Inner {
 
     async fn together(self: &Arc<Self>, session: &Arc<Session>, mut steps: Vec<Step>) -> Vec<FopResult> {
         let files: Vec<_> = steps.iter().map(|step| step.fop.files()).collect();
-        if let Err(error) = steps.iter_mut().try_for_each(|step| self.resolve_files(session, &mut step.fop)) {
+        let mut others = steps.iter_mut().filter(|step| closed_by(&step.fop).is_none());
+        if let Err(error) = others.try_for_each(|step| self.resolve_files(session, &mut step.fop)) {
             // A file that is not open on the brick: its step must not take the others along.
             return self.in_order(steps, files, &error).await;
         }
+        let is_left = self.close_files(session, &mut steps);
+        if is_left.iter().all(|is_left| *is_left) {
+            return self.send_together(session, steps, files).await;
+        }
+        // What was not open there needs no telling.
+        let count = is_left.len();
+        let mut keep = is_left.iter().copied();
+        steps.retain(|_| keep.next() != Some(false));
+        let mut keep = is_left.iter().copied();
+        let files = files.into_iter().filter(|_| keep.next() != Some(false)).collect();
+        let mut answers = match steps.is_empty() {
+            true => Vec::new(),
+            false => self.send_together(session, steps, files).await,
+        }
+        .into_iter();
+        let mut results = Vec::with_capacity(count);
+        for is_left in is_left {
+            let answer = if is_left { answers.next() } else { None };
+            results.push(answer.unwrap_or_else(|| Ok(Reply::done())));
+        }
+        results
+    }
+
+    /// Forgets the files that `steps` close, and puts the brick's numbers in them. Says which steps are left: those that close
+    /// what is not open on the brick are not.
+    fn close_files(&self, session: &Session, steps: &mut [Step]) -> Vec<bool> {
+        let close = |step: &mut Step| {
+            let (Fop::Release { file } | Fop::Releasedir { file }) = &mut step.fop else { return true };
+            let Some(fd) = file.fd else { return false };
+            self.locks.forget_fd(file.gfid, fd);
+            file.fd = self.fds.close(fd, session.epoch);
+            file.fd.is_some()
+        };
+        steps.iter_mut().map(close).collect()
+    }
+
+    /// Sends steps that have the brick's descriptors; `files` are the graph's.
+    async fn send_together(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        steps: Vec<Step>,
+        files: Vec<Files>,
+    ) -> Vec<FopResult> {
         let kinds: Vec<FopKind> = steps.iter().map(|step| step.fop.kind()).collect();
         let credentials: Vec<Credential> = steps.iter().map(|step| self.credential(&step.context, &step.fop)).collect();
         let outgoing: Vec<Outgoing<'_>> = steps
@@ -73,6 +114,12 @@ impl Inner {
             Ok(body) => body,
             // Nothing was sent: each for itself, so that only the one that cannot be sent fails.
             Err(CallError::Unsendable(error)) => {
+                for step in &steps {
+                    if let Some(file) = closed_by(&step.fop) {
+                        let directory = matches!(step.fop, Fop::Releasedir { .. });
+                        self.release_number(session, &step.context, file, directory).await;
+                    }
+                }
                 let error = FopError::new(error.errno(), error.to_string());
                 return self.in_order(steps, files, &error).await;
             }
@@ -108,6 +155,13 @@ impl Inner {
                 *place = file;
             }
             let failed = results.last().is_some_and(|result| result.is_err());
+            if let Some(File { gfid, fd: Some(fd) }) = closed_by(&fop) {
+                // Closed already where this is the second attempt.
+                self.locks.forget_fd(gfid, fd);
+                self.release(&context, fd).await;
+                results.push(Ok(Reply::done()));
+                continue;
+            }
             results.push(match (needs_previous && failed, fop.opens()) {
                 (true, _) => Err(Step::left_out()),
                 (false, Some(_)) => self.clone().open(&context, fop).await,
@@ -115,6 +169,14 @@ impl Inner {
             });
         }
         results
+    }
+}
+
+/// The file that a fop closes.
+fn closed_by(fop: &Fop) -> Option<File> {
+    match fop {
+        Fop::Release { file } | Fop::Releasedir { file } => Some(*file),
+        _ => None,
     }
 }
 

@@ -909,6 +909,20 @@ fn steps_go_in_one_record_where_the_brick_speaks_our_program() {
                 let errnos: Vec<_> = results.iter().map(|r| r.as_ref().err().map(|e| e.errno)).collect();
                 assert_eq!(errnos, [None, Some(errno), None]);
             }
+            // What is closed is closed on the brick in the same message; what is not open there needs no message.
+            let before = world.brick.borrow().together;
+            let open = world.brick.borrow().open.len();
+            let nowhere = Fop::Release { file: File { gfid: GFID, fd: Some(FdId(5)) } };
+            let steps = vec![
+                Step::new(context, Fop::Release { file }),
+                Step::new(context, nowhere),
+                Step::new(context, stat.clone()),
+            ];
+            let results = world.client.submit_steps(steps).await;
+            assert!(results.len() == 3 && results.iter().all(Result::is_ok));
+            assert_eq!(world.brick.borrow().open.len(), open - 1);
+            assert_eq!(world.brick.borrow().together, before + usize::from(extended));
+            assert_eq!(world.client.open_files(), 0);
             // Without a connection each has its answer.
             world.client.stop();
             let results =

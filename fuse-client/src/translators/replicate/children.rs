@@ -57,12 +57,14 @@ impl Replicate {
             }
             Event::InodelkContention { gfid, ref domain } => {
                 if domain.as_ref() == self.name.as_bytes() {
+                    self.send_waiting_of(gfid);
                     self.on_contention(gfid);
                 } else {
                     self.tell_parent(event);
                 }
             }
-            Event::EntrylkContention { .. } => {}
+            // Unlocks that wait go at once; locks of transactions under way end with these.
+            Event::EntrylkContention { gfid, .. } => self.send_waiting_of(gfid),
             Event::Invalidate { gfid, .. } => {
                 if let Some(inode) = self.inodes.get(&gfid) {
                     inode.distrust();

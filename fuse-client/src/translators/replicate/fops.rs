@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use ladrillo_translator::error::errno::{EIO, EPERM};
 use ladrillo_translator::fop::Statfs;
-use ladrillo_translator::{Context, Dict, Fop, FopResult, Reply};
+use ladrillo_translator::{Context, Dict, Fop, FopResult, Reply, Step};
 
 use super::mask::Mask;
 use super::{ChildReply, Replicate};
 
-/// How long a flush waits for writes to become durable; bricks that are gone have been noticed by then (ping-timeout).
+/// How long a flush waits where too many sessions are ending; bricks that are gone have been noticed by then (ping-timeout).
 const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Replicate {
@@ -70,44 +70,48 @@ impl Replicate {
             if !open.is_dir
                 && let Some(inode) = this.inodes.get(&open.gfid)
             {
-                this.end_session(&inode).await;
+                this.ended_soon(&inode).await;
             }
             this.files.lock().remove(&fd);
             this.forget_locks(&context, &file, true).await;
             // Also to children that are away: they must not open it again when they are back.
-            this.send(open.on(), &context, |_| fop.clone()).await;
+            for child in open.on().iter() {
+                this.send_later(child, Step::new(&context, fop.clone()));
+            }
         }));
         Ok(Reply::done())
     }
 
-    /// Ends the post-op that waits under the file's lock and tells the bricks; reports what writes could not keep since
-    /// the last flush or fsync, for which it waits: after the last close nobody would be left to hear of it.
+    /// Reports what writes could not keep since the last flush or fsync, as far as it is known, and has the file's lock and
+    /// mark given up soon. It waits for no disk: who must know that what was written is durable asks with fsync.
     pub(super) async fn flush(&self, context: &Context, fop: Fop) -> FopResult {
         let Fop::Flush { file, .. } = &fop else { return Err(super::strange_reply("a flush")) };
         let (file, gfid) = (*file, file.gfid);
         // The file is closed, whatever the bricks say: its locks are not to be kept, nor taken again when they are back.
         self.forget_locks(context, &file, false).await;
         let up = self.up();
-        self.reopen(&file, up).await;
+        let replies = match self.inodes.may_have_locks(&gfid) {
+            true => {
+                self.reopen(&file, up).await;
+                Some(self.send_all(up, context, &fop).await)
+            }
+            // A brick has nothing to do for it but to release them.
+            false => None,
+        };
         if !self.has_quorum(up) {
-            self.send_all(up, context, &fop).await;
             return Err(self.no_quorum());
         }
         let inode = self.inodes.get(&gfid);
-        let ended = match (self.this.upgrade(), inode.clone()) {
-            (Some(this), Some(inode)) if inode.session.lock().has_writes() => {
-                let (sender, ended) = futures::channel::oneshot::channel::<()>();
-                // It runs to its end even if the caller goes away.
-                self.runtime.spawn(Box::pin(async move {
-                    this.end_session(&inode).await;
-                    drop(sender);
-                }));
-                Some(ended)
-            }
-            _ => None,
-        };
-        let replies = self.send_all(up, context, &fop).await;
-        if let Some(ended) = ended {
+        if let (Some(this), Some(inode)) = (self.this.upgrade(), &inode)
+            && inode.session.lock().has_writes()
+            && !this.end_soon(inode)
+        {
+            // Too many are ending. It runs to its end even if the caller goes away.
+            let (inode, (sender, ended)) = (inode.clone(), futures::channel::oneshot::channel::<()>());
+            self.runtime.spawn(Box::pin(async move {
+                this.end_session(&inode).await;
+                drop(sender);
+            }));
             let patience = self.runtime.sleep(FLUSH_PATIENCE);
             // Ended, or out of patience: who asks next hears of an error that comes later.
             futures::future::select(ended, patience).await;
@@ -115,7 +119,10 @@ impl Replicate {
         if let Some(error) = inode.and_then(|inode| inode.session.lock().take_error()) {
             return Err(error);
         }
-        self.quorum_success(replies, gfid)
+        match replies {
+            Some(replies) => self.quorum_success(replies, gfid),
+            None => Ok(Reply::done()),
+        }
     }
 
     pub(super) async fn fsyncdir(&self, context: &Context, fop: Fop) -> FopResult {

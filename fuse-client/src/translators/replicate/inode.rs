@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ladrillo_translator::{FileType, Gfid};
 use parking_lot::Mutex;
@@ -44,6 +44,8 @@ pub(crate) struct Inode {
     doubted: AtomicU64,
     moments: Arc<AtomicU64>,
     touched: AtomicU64,
+    /// An application has asked for a lock of it: a flush is the bricks' business.
+    pub locks_asked: AtomicBool,
     /// The eager lock and the writes under it.
     pub session: Mutex<Session>,
     /// Metadata transactions take turns (they share [`Inode::lock_owner`]).
@@ -102,6 +104,8 @@ pub(crate) struct InodeTable {
     /// The moment an inode was last forgotten: one that is made anew may have been in doubt until then.
     forgotten: AtomicU64,
     next_owner: AtomicU64,
+    /// Some inode was forgotten that may have locks of applications.
+    forgot_locks: AtomicBool,
     shard_limit: usize,
 }
 
@@ -114,6 +118,7 @@ impl InodeTable {
             moments: Arc::default(),
             forgotten: AtomicU64::new(0),
             next_owner: AtomicU64::new(first_owner),
+            forgot_locks: AtomicBool::new(false),
             shard_limit: MAX_INODES / SHARDS,
         }
     }
@@ -142,6 +147,12 @@ impl InodeTable {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
+    /// Whether applications may have locks of an inode.
+    pub fn may_have_locks(&self, gfid: &Gfid) -> bool {
+        let asked = self.get(gfid).is_some_and(|inode| inode.locks_asked.load(Ordering::Relaxed));
+        asked || self.forgot_locks.load(Ordering::Relaxed)
+    }
+
     /// Inodes whose session is not idle.
     pub fn with_sessions(&self) -> Vec<Arc<Inode>> {
         let busy = |inode: &&Arc<Inode>| !inode.session.lock().is_idle();
@@ -157,7 +168,9 @@ impl InodeTable {
             return inode.clone();
         }
         if shard.len() >= self.shard_limit {
-            forget_oldest_half(&mut shard);
+            if forget_oldest_half(&mut shard) {
+                self.forgot_locks.store(true, Ordering::Relaxed);
+            }
             self.forgotten.store(self.moment(), Ordering::Release);
         }
         let inode = Arc::new(Inode {
@@ -167,6 +180,7 @@ impl InodeTable {
             doubted: AtomicU64::new(self.forgotten.load(Ordering::Acquire)),
             moments: self.moments.clone(),
             touched: AtomicU64::new(now),
+            locks_asked: AtomicBool::new(false),
             session: Mutex::default(),
             metadata_turn: futures::lock::Mutex::new(()),
         });
@@ -175,13 +189,20 @@ impl InodeTable {
     }
 }
 
-/// Forgets inodes nobody holds, the longest unused half of the table. One with a session under way is held by it.
-fn forget_oldest_half(shard: &mut HashMap<Gfid, Arc<Inode>>) {
+/// Forgets inodes nobody holds, the longest unused half of the table. One with a session under way is held by it. Answers
+/// whether one of them may have locks.
+fn forget_oldest_half(shard: &mut HashMap<Gfid, Arc<Inode>>) -> bool {
     let mut ages: Vec<u64> = shard.values().map(|inode| inode.touched.load(Ordering::Relaxed)).collect();
     let middle = ages.len() / 2;
     let (_, median, _) = ages.select_nth_unstable(middle);
     let median = *median;
-    shard.retain(|_, inode| Arc::strong_count(inode) > 1 || inode.touched.load(Ordering::Relaxed) > median);
+    let mut had_locks = false;
+    shard.retain(|_, inode| {
+        let stays = Arc::strong_count(inode) > 1 || inode.touched.load(Ordering::Relaxed) > median;
+        had_locks |= !stays && inode.locks_asked.load(Ordering::Relaxed);
+        stays
+    });
+    had_locks
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ impl Replicate {
         let handed_over = xdata.contains(HANDED_OVER);
         xdata.set(KEPT_ABOVE, Value::Int(1));
         let (gfid, range) = (file.gfid, bytes_of(flock));
+        self.inodes.intern(gfid).locks_asked.store(true, std::sync::atomic::Ordering::Relaxed);
         let this = self.clone();
         let _asking = this.held.ask(gfid, &context.lock_owner).await;
         if let (Some(Wish::Unlock), Some((start, end))) = (wish, range) {

@@ -21,6 +21,7 @@ mod read;
 mod readdir;
 mod refresh;
 mod settings;
+mod steps;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transaction;
@@ -89,6 +90,10 @@ pub struct Replicate {
     background_heals: AtomicUsize,
     /// Names of which some child may have what others do not, unmarked: looked at when all children are back.
     doubtful_names: Mutex<Vec<Entry>>,
+    /// Steps that ride in the next message to a child.
+    later: steps::Later,
+    /// Sessions that are to end.
+    closing: transaction::closing::Closing,
     /// Transactions, and what follows releases.
     work: Arc<Work>,
     /// Applications' locks, each with the children that have it.
@@ -141,6 +146,8 @@ impl Replicate {
             local_child: Mutex::new(None),
             background_heals: AtomicUsize::new(0),
             doubtful_names: Mutex::default(),
+            later: steps::Later::default(),
+            closing: transaction::closing::Closing::default(),
             work: Arc::default(),
             held: HeldLocks::default(),
             restoring_locks: AtomicBool::new(false),

@@ -15,9 +15,10 @@ use ladrillo_translator::fop::{Entry, PrePost};
 use ladrillo_translator::locks::Locks;
 use ladrillo_translator::memory::Memory;
 use ladrillo_translator::option::Options;
+use ladrillo_translator::steps::one_by_one;
 use ladrillo_translator::{
     ClientId, Context, Dict, Event, FdId, Fop, FopError, FopFuture, FopResult, Gfid, LocalFuture, Parent, Payload,
-    Reply, Runtime, Timespec, Translator, Value,
+    Reply, Runtime, Step, StepsFuture, Timespec, Translator, Value,
 };
 use parking_lot::Mutex;
 
@@ -136,6 +137,10 @@ pub struct Wire {
     pub latency: Mutex<Duration>,
     /// What went over it.
     pub log: Mutex<Vec<String>>,
+    /// Messages that went over it.
+    pub messages: AtomicU64,
+    /// Takes several steps in one.
+    pub together: AtomicBool,
     /// Files open through it: by whom, and in which session last.
     open: Mutex<HashMap<FdId, (Gfid, u32, u64)>>,
 }
@@ -166,6 +171,57 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// One fop at the brick, where its message has arrived.
+    async fn carry_out(&self, context: &Context, fop: Fop) -> FopResult {
+        let kind = fop.kind().name();
+        self.log.lock().push(kind.clone());
+        if let Some((_, errno)) = self.refuse.lock().iter().find(|(refused, _)| *refused == kind) {
+            return Err(FopError::new(*errno, "refused"));
+        }
+        if !self.up.load(Ordering::SeqCst) {
+            return Err(FopError::not_connected(&self.name));
+        }
+        let session = ClientId(self.number.load(Ordering::SeqCst));
+        let context = context.with_client(session);
+        // As protocol/client does: files are opened again in a new session.
+        for fd in fop.files().into_iter().flatten().filter_map(|file| file.fd) {
+            let before = self.open.lock().get(&fd).copied();
+            if let Some((gfid, flags, number)) = before
+                && number != session.0
+            {
+                let flags = flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC) as u32;
+                let _ = self.brick.submit(&context, Fop::Open { gfid, flags, fd, xdata: Dict::new() }).await;
+                self.open.lock().insert(fd, (gfid, flags, session.0));
+            }
+        }
+        match &fop {
+            Fop::Open { gfid, flags, fd, .. } => drop(self.open.lock().insert(*fd, (*gfid, *flags, session.0))),
+            Fop::Create { flags, fd, xdata, .. } => {
+                let gfid = xdata.gfid("gfid-req").unwrap_or_default();
+                self.open.lock().insert(*fd, (gfid, *flags, session.0));
+            }
+            Fop::Release { file } => drop(file.fd.and_then(|fd| self.open.lock().remove(&fd))),
+            _ => {}
+        }
+        let outcome = self.brick.submit(&context, fop).await;
+        if !self.up.load(Ordering::SeqCst) || self.number.load(Ordering::SeqCst) != session.0 {
+            return Err(FopError::new(ENOTCONN, "lost on the way back"));
+        }
+        if let Some((_, errno)) = self.lose.lock().iter().find(|(lost, _)| *lost == kind) {
+            return Err(FopError::new(*errno, "the answer was lost"));
+        }
+        outcome
+    }
+
+    async fn travel(&self) {
+        let latency = *self.latency.lock();
+        if !latency.is_zero() {
+            pass(latency).await;
+        }
+    }
+}
+
 impl Translator for Wire {
     fn name(&self) -> &str {
         &self.name
@@ -173,52 +229,43 @@ impl Translator for Wire {
 
     fn submit<'a>(&'a self, context: &'a Context, fop: Fop) -> FopFuture<'a> {
         Box::pin(async move {
-            let kind = fop.kind().name();
-            self.log.lock().push(kind.clone());
-            let latency = *self.latency.lock();
-            if !latency.is_zero() {
-                pass(latency).await;
+            self.messages.fetch_add(1, Ordering::Relaxed);
+            self.travel().await;
+            let outcome = self.carry_out(context, fop).await;
+            self.travel().await;
+            match self.up.load(Ordering::SeqCst) {
+                true => outcome,
+                false => Err(FopError::new(ENOTCONN, "lost on the way back")),
             }
-            if let Some((_, errno)) = self.refuse.lock().iter().find(|(refused, _)| *refused == kind) {
-                return Err(FopError::new(*errno, "refused"));
-            }
-            if !self.up.load(Ordering::SeqCst) {
-                return Err(FopError::not_connected(&self.name));
-            }
-            let session = ClientId(self.number.load(Ordering::SeqCst));
-            let context = context.with_client(session);
-            // As protocol/client does: files are opened again in a new session.
-            for fd in fop.files().into_iter().flatten().filter_map(|file| file.fd) {
-                let before = self.open.lock().get(&fd).copied();
-                if let Some((gfid, flags, number)) = before
-                    && number != session.0
-                {
-                    let flags = flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC) as u32;
-                    let _ = self.brick.submit(&context, Fop::Open { gfid, flags, fd, xdata: Dict::new() }).await;
-                    self.open.lock().insert(fd, (gfid, flags, session.0));
-                }
-            }
-            match &fop {
-                Fop::Open { gfid, flags, fd, .. } => drop(self.open.lock().insert(*fd, (*gfid, *flags, session.0))),
-                Fop::Create { flags, fd, xdata, .. } => {
-                    let gfid = xdata.gfid("gfid-req").unwrap_or_default();
-                    self.open.lock().insert(*fd, (gfid, *flags, session.0));
-                }
-                Fop::Release { file } => drop(file.fd.and_then(|fd| self.open.lock().remove(&fd))),
-                _ => {}
-            }
-            let outcome = self.brick.submit(&context, fop).await;
-            if !latency.is_zero() {
-                pass(latency).await;
-            }
-            if !self.up.load(Ordering::SeqCst) || self.number.load(Ordering::SeqCst) != session.0 {
-                return Err(FopError::new(ENOTCONN, "lost on the way back"));
-            }
-            if let Some((_, errno)) = self.lose.lock().iter().find(|(lost, _)| *lost == kind) {
-                return Err(FopError::new(*errno, "the answer was lost"));
-            }
-            outcome
         })
+    }
+
+    fn submit_steps(&self, steps: Vec<Step>) -> StepsFuture<'_> {
+        if !self.takes_steps() {
+            return Box::pin(one_by_one(self, steps));
+        }
+        Box::pin(async move {
+            self.messages.fetch_add(1, Ordering::Relaxed);
+            self.travel().await;
+            let mut results: Vec<FopResult> = Vec::new();
+            for Step { context, fop, needs_previous } in steps {
+                let failed = results.last().is_some_and(|result| result.is_err());
+                results.push(match needs_previous && failed {
+                    true => Err(Step::left_out()),
+                    false => self.carry_out(&context, fop).await,
+                });
+            }
+            self.travel().await;
+            if !self.up.load(Ordering::SeqCst) {
+                let lost = |_| Err(FopError::new(ENOTCONN, "lost on the way back"));
+                results = results.into_iter().map(lost).collect();
+            }
+            results
+        })
+    }
+
+    fn takes_steps(&self) -> bool {
+        self.together.load(Ordering::SeqCst)
     }
 
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
@@ -337,6 +384,8 @@ impl Bricks {
                 lose: Mutex::default(),
                 latency: Mutex::default(),
                 log: Mutex::default(),
+                messages: AtomicU64::new(0),
+                together: AtomicBool::new(true),
                 open: Mutex::default(),
             });
             self.wires.lock().push((number, wire.clone()));

@@ -3,6 +3,7 @@
 mod arbiter;
 pub(crate) mod bench;
 mod locks;
+mod steps;
 
 use std::time::Duration;
 
@@ -334,6 +335,9 @@ fn a_close_reports_what_could_not_be_made_durable() {
             wire.refuse.lock().push(("FSYNC", EIO));
         }
         let flush = || Fop::Flush { file, xdata: Dict::new() };
+        // It does not wait for the disks, and tells what they said before.
+        client.ask(flush()).await.unwrap();
+        pass(SETTLE).await;
         assert_eq!(client.ask(flush()).await.unwrap_err().errno, EIO);
         // Once.
         client.ask(flush()).await.unwrap();

@@ -1,12 +1,13 @@
 //! The locks of a transaction. All children at once without waiting; where one is taken, let go of all and wait for
 //! them one after the other in volfile order, so that two clients never hold what the other waits for.
 
+use futures::future::join_all;
 use ladrillo_translator::error::errno::{EAGAIN, ENOTCONN};
 use ladrillo_translator::fop::{EntrylkCmd, Flock, LockCmd, LockType, Name};
-use ladrillo_translator::{Context, Dict, Fop, FopError, Gfid, LocalFuture, LockOwner};
+use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, LocalFuture, LockOwner, Step};
 
 use crate::translators::replicate::children::View;
-use crate::translators::replicate::{Mask, Replicate, leaves_unknown};
+use crate::translators::replicate::{ChildReply, Mask, Replicate, leaves_unknown};
 
 /// First byte of the range that stands for an inode's metadata (LLONG_MAX - 1; the length is "to the end").
 pub(crate) const METADATA_START: u64 = i64::MAX as u64 - 1;
@@ -33,21 +34,21 @@ pub(crate) enum Lockee {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum Ask {
     Try,
     Wait,
     Unlock,
 }
 
 impl Lockee {
-    fn fop(&self, domain: bytes::Bytes, step: Step) -> Fop {
+    fn fop(&self, domain: bytes::Bytes, step: Ask) -> Fop {
         match self {
             Lockee::Range { gfid, start, len } => Fop::Inodelk {
                 gfid: *gfid,
                 domain,
-                cmd: if step == Step::Wait { LockCmd::SetWait } else { LockCmd::Set },
+                cmd: if step == Ask::Wait { LockCmd::SetWait } else { LockCmd::Set },
                 flock: Flock {
-                    kind: if step == Step::Unlock { LockType::Unlock } else { LockType::Write },
+                    kind: if step == Ask::Unlock { LockType::Unlock } else { LockType::Write },
                     whence: 0,
                     start: *start,
                     len: *len,
@@ -61,13 +62,21 @@ impl Lockee {
                 domain,
                 name: name.clone(),
                 cmd: match step {
-                    Step::Try => EntrylkCmd::TryLock,
-                    Step::Wait => EntrylkCmd::Lock,
-                    Step::Unlock => EntrylkCmd::Unlock,
+                    Ask::Try => EntrylkCmd::TryLock,
+                    Ask::Wait => EntrylkCmd::Lock,
+                    Ask::Unlock => EntrylkCmd::Unlock,
                 },
                 kind: LockType::Write,
                 xdata: Dict::new(),
             },
+        }
+    }
+
+    /// The inode, where it is bytes of one.
+    fn inode(&self) -> Option<Gfid> {
+        match self {
+            Lockee::Range { gfid, .. } => Some(*gfid),
+            Lockee::Name { .. } => None,
         }
     }
 
@@ -101,7 +110,7 @@ impl Replicate {
     /// Takes `lockees` (in [`in_order`]'s order) on `children`, for the lock owner of `context`.
     pub(crate) async fn lock_all(&self, context: &Context, domain: &str, lockees: &[Lockee], children: Mask) -> Locked {
         let mut since = self.view();
-        let tried = self.lock_step(context, domain, lockees, children, Step::Try).await;
+        let tried = self.lock_step(context, domain, lockees, children, Ask::Try).await;
         let contended = tried.iter().any(|(_, _, error)| matches!(error, Some(error) if error.errno == EAGAIN));
         if !contended {
             return self.settle(context, domain, lockees, since, children, tried).await;
@@ -113,12 +122,12 @@ impl Replicate {
         let mut waited = Vec::new();
         for (number, lockee) in lockees.iter().enumerate() {
             for child in children.iter() {
-                let Some(target) = self.children.get(child) else { continue };
                 if number == 0 {
                     since.losses[child] = self.view().losses[child];
                 }
-                let fop = lockee.fop(domain.to_owned().into(), Step::Wait);
-                waited.push((number, child, target.submit(context, fop).await.err()));
+                let wait = Step::new(context, lockee.fop(domain.to_owned().into(), Ask::Wait));
+                let answer = self.steps(child, vec![wait], lockee.inode()).await.pop();
+                waited.push((number, child, answer.and_then(Result::err)));
             }
         }
         self.settle(context, domain, lockees, since, children, waited).await
@@ -133,7 +142,7 @@ impl Replicate {
         children: Mask,
     ) -> Locked {
         let since = self.view();
-        let tried = self.lock_step(context, domain, lockees, children, Step::Try).await;
+        let tried = self.lock_step(context, domain, lockees, children, Ask::Try).await;
         self.settle(context, domain, lockees, since, children, tried).await
     }
 
@@ -150,13 +159,24 @@ impl Replicate {
         domain: &str,
         lockees: &[Lockee],
         children: Mask,
-        step: Step,
+        step: Ask,
     ) -> Vec<(usize, usize, Option<FopError>)> {
-        let steps = lockees.iter().enumerate().map(|(number, lockee)| async move {
-            let replies = self.send(children, context, |_| lockee.fop(domain.to_owned().into(), step)).await;
-            replies.into_iter().map(move |(child, reply)| (number, child, reply.err())).collect::<Vec<_>>()
+        let ask = |lockee: &Lockee| Step::new(context, lockee.fop(domain.to_owned().into(), step));
+        let inode = lockees.first().and_then(Lockee::inode);
+        let sent = children.iter().map(|child| async move {
+            let together = self.children.get(child).is_some_and(|target| target.takes_steps());
+            let results = match together {
+                true => self.steps(child, lockees.iter().map(ask).collect(), inode).await,
+                // All at once where each is a message of its own.
+                false => {
+                    let single = |lockee| self.steps(child, vec![ask(lockee)], inode);
+                    join_all(lockees.iter().map(single)).await.into_iter().flatten().collect()
+                }
+            };
+            let answers = results.into_iter().enumerate();
+            answers.map(move |(number, result)| (number, child, result.err())).collect::<Vec<_>>()
         });
-        futures::future::join_all(steps).await.into_iter().flatten().collect()
+        join_all(sent).await.into_iter().flatten().collect()
     }
 
     /// Keeps the children that have all lockees; lets go of what others have.
@@ -185,7 +205,7 @@ impl Replicate {
 
     /// Lets go of what may be held although no answer says so. Sent at once, in its order; a child that does not answer
     /// (a lost one has let go by itself) is not waited for.
-    async fn unlock_unknown(
+    pub(super) async fn unlock_unknown(
         &self,
         context: &Context,
         domain: &str,
@@ -209,18 +229,89 @@ impl Replicate {
     }
 
     async fn unlock_some(&self, context: &Context, domain: &str, lockees: &[Lockee], held: &[(usize, usize)]) {
-        let unlocks = held.iter().filter_map(|(lockee, child)| {
-            let fop = lockees.get(*lockee)?.fop(domain.to_owned().into(), Step::Unlock);
-            let target = self.children.get(*child)?;
-            Some(async move {
-                if let Err(error) = target.submit(context, fop).await
-                    && error.errno != ENOTCONN
-                {
-                    tracing::debug!(subvolume = %self.name, child, %error, "unlock failed");
-                }
-            })
+        let children: Mask = held.iter().map(|(_, child)| *child).collect();
+        let unlock = |child: usize| {
+            let of_child = held.iter().filter(move |(_, holder)| *holder == child);
+            let lockees = of_child.filter_map(|(lockee, _)| lockees.get(*lockee));
+            lockees.map(|lockee| Step::new(context, lockee.fop(domain.to_owned().into(), Ask::Unlock))).collect()
+        };
+        for (child, results) in self.steps_to_all(children, None, unlock).await {
+            for error in results.into_iter().filter_map(Result::err).filter(|error| error.errno != ENOTCONN) {
+                tracing::debug!(subvolume = %self.name, child, %error, "unlock failed");
+            }
+        }
+    }
+
+    /// Lets go of `lockee`.
+    pub(super) fn unlock_step(&self, context: &Context, lockee: &Lockee) -> Step {
+        Step::new(context, lockee.fop(self.domain(), Ask::Unlock))
+    }
+
+    /// Lets go of `lockees` on `children` with the next message to each, soon.
+    pub(crate) fn unlock_later(&self, context: &Context, domain: &str, lockees: &[Lockee], children: Mask) {
+        for child in children.iter() {
+            for lockee in lockees {
+                self.send_later(child, Step::new(context, lockee.fop(domain.to_owned().into(), Ask::Unlock)));
+            }
+        }
+    }
+
+    /// Locks `lockee` on `children` where nobody has it and carries out there what `then` says, in one message each.
+    /// `None`: a child cannot take it so, nothing was sent.
+    pub(super) async fn lock_and(
+        &self,
+        own: &Context,
+        lockee: &Lockee,
+        children: Mask,
+        then: impl Fn(usize) -> FopResult<Vec<Step>>,
+    ) -> Option<Joined> {
+        let mut all = Vec::new();
+        for child in children.iter() {
+            let mut steps = vec![Step::new(own, lockee.fop(self.domain(), Ask::Try))];
+            steps.extend(then(child).ok()?);
+            all.push((child, steps));
+        }
+        let since = self.view();
+        let sent = all.into_iter().map(|(child, steps)| async move {
+            let mut results = self.steps(child, steps, lockee.inode()).await;
+            let locked = if results.is_empty() { Err(self.no_quorum()) } else { results.remove(0) };
+            (child, locked.map(|_| results))
         });
-        futures::future::join_all(unlocks).await;
+        Some(Joined { since, answers: join_all(sent).await })
+    }
+}
+
+/// What became of [`Replicate::lock_and`].
+pub(super) struct Joined {
+    /// Children as they were before they were asked.
+    pub since: View,
+    /// What each answered to what came behind the lock, or why it did not give that.
+    pub answers: Vec<(usize, FopResult<Vec<FopResult>>)>,
+}
+
+impl Joined {
+    /// Children that gave the lock.
+    pub fn locked(&self) -> Mask {
+        self.answers.iter().filter(|(_, answer)| answer.is_ok()).map(|(child, _)| *child).collect()
+    }
+
+    /// Whether somebody else has the lock on some child.
+    pub fn is_contended(&self) -> bool {
+        self.answers.iter().any(|(_, answer)| matches!(answer, Err(error) if error.errno == EAGAIN))
+    }
+
+    /// For [`Replicate::unlock_unknown`]: what each child said to the lock.
+    pub fn outcome(&self) -> Vec<(usize, usize, Option<FopError>)> {
+        self.answers.iter().map(|(child, answer)| (0, *child, answer.as_ref().err().cloned())).collect()
+    }
+
+    /// The answers to the `number`th step behind the lock; where there was no lock, its error.
+    pub fn replies(&self, number: usize) -> Vec<ChildReply> {
+        let reply = |answer: &FopResult<Vec<FopResult>>| match answer {
+            Ok(results) => results.get(number).cloned().unwrap_or_else(|| Err(Step::left_out())),
+            Err(error) => Err(error.clone()),
+        };
+        self.answers.iter().map(|(child, answer)| (*child, reply(answer))).collect()
     }
 }
 

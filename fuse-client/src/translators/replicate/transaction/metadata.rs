@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use ladrillo_translator::error::errno::EINVAL;
 use ladrillo_translator::fop::File;
-use ladrillo_translator::{Context, Fop, FopError, FopFuture, FopResult, Gfid};
+use ladrillo_translator::{Context, Fop, FopError, FopFuture, FopResult, Gfid, Step};
 
 use super::lock::{Locked, Lockee, METADATA_START, lock_error};
 use super::postop::{PostOp, Target};
 use crate::translators::replicate::inode::Inode;
-use crate::translators::replicate::{Answer, Mask, Replicate, Segment};
+use crate::translators::replicate::{Answer, ChildReply, Mask, Replicate, Segment, leaves_unknown};
 
 impl Replicate {
     /// Carries out a change of attributes; it runs to its end even if the caller goes away.
@@ -42,14 +42,51 @@ impl Replicate {
         }
         let own = self.root_context(inode.lock_owner);
         let lockees = [Lockee::Range { gfid, start: METADATA_START, len: 0 }];
+        let target = Target { gfid, file };
+        let mut half_done = Mask::NONE;
+        if is_absolute(&fop) && self.all_take_steps() {
+            if let Some(file) = &file {
+                self.reopen(file, self.up()).await;
+            }
+            let then = |child| Ok(vec![Step::then(context, self.for_child(&fop, child)?)]);
+            if let Some(joined) = self.lock_and(&own, &lockees[0], self.everyone(), then).await {
+                self.unlock_unknown(&own, &self.name, &lockees, &joined.outcome()).await;
+                let held = joined.locked();
+                let replies = joined.replies(0);
+                if !joined.is_contended() {
+                    // Who refused the lock for another reason, or was lost, has refused the whole.
+                    let locked = Locked { on: self.everyone(), since: joined.since, error: None };
+                    let outcome = self.metadata_done(&own, &inode, target, &locked, (None, 0), replies, answer).await;
+                    self.end_metadata(&own, &lockees, held, &outcome).await;
+                    return outcome;
+                }
+                let may_have = |reply: &FopResult| reply.as_ref().map_or_else(leaves_unknown, |_| true);
+                half_done =
+                    replies.iter().filter(|(_, reply)| may_have(reply)).map(|(child, _)| *child).collect::<Mask>();
+                self.unlock_all(&own, &self.name, &lockees, held & self.up()).await;
+            }
+        }
         let locked = self.lock_all(&own, &self.name, &lockees, self.up()).await;
         let outcome = if self.has_quorum(locked.on) {
-            self.metadata_locked(context, &own, &fop, &inode, Target { gfid, file }, &locked, answer).await
+            self.metadata_locked(context, &own, &fop, &inode, target, &locked, answer).await
         } else {
             Err(lock_error(self, &locked))
         };
-        self.unlock_all(&own, &self.name, &lockees, locked.on & self.up()).await;
+        if outcome.is_err() && !half_done.is_empty() {
+            // Some have what the others may not: for the healer.
+            self.post_op(&own, half_done, target, PostOp::inode(Segment::Metadata, Mask::NONE, 1)).await;
+            inode.distrust();
+        }
+        self.end_metadata(&own, &lockees, locked.on, &outcome).await;
         outcome
+    }
+
+    /// Lets go of the lock: of success with the next message to each child.
+    async fn end_metadata(&self, own: &Context, lockees: &[Lockee], held: Mask, outcome: &FopResult<()>) {
+        match outcome {
+            Ok(()) => self.unlock_later(own, &self.name, lockees, held & self.up()),
+            Err(_) => self.unlock_all(own, &self.name, lockees, held & self.up()).await,
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -81,6 +118,24 @@ impl Replicate {
         }
         let dirtied = if optimistic { 0 } else { 1 };
         let replies = self.send_all(on, context, fop).await;
+        let locked = Locked { on, since: locked.since, error: None };
+        self.metadata_done(own, inode, target, &locked, (good, dirtied), replies, answer).await
+    }
+
+    /// Judges what the children in `locked` answered to the change, and says on those that have it who does not. `good`: the
+    /// copies that nobody accuses, where they were asked; `dirtied`: how often they were marked.
+    #[allow(clippy::too_many_arguments)]
+    async fn metadata_done(
+        &self,
+        own: &Context,
+        inode: &Inode,
+        target: Target,
+        locked: &Locked,
+        (mut good, dirtied): (Option<Mask>, i32),
+        replies: Vec<ChildReply>,
+        answer: &mut Answer,
+    ) -> FopResult<()> {
+        let on = locked.on;
         let verdict = self.verdict(&replies, self.view().kept_since(&locked.since, on));
         if verdict.refused {
             self.post_op(own, on, target, PostOp::inode(Segment::Metadata, Mask::NONE, -dirtied)).await;
@@ -135,5 +190,15 @@ impl Replicate {
             }
             _ => return Err(FopError::new(EINVAL, "not a change of attributes")),
         })
+    }
+}
+
+/// Whether doing it twice is as doing it once: then it may be tried before all locks are had.
+fn is_absolute(fop: &Fop) -> bool {
+    const CREATE: u32 = libc::XATTR_CREATE as u32;
+    match fop {
+        Fop::Setattr { .. } | Fop::Fsetattr { .. } => true,
+        Fop::Setxattr { flags, .. } | Fop::Fsetxattr { flags, .. } => flags & CREATE == 0,
+        _ => false,
     }
 }

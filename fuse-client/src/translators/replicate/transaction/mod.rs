@@ -1,5 +1,6 @@
 //! Changes: lock, mark, do, mark, unlock.
 
+pub(super) mod closing;
 mod data;
 mod entry;
 pub(crate) mod lock;

@@ -36,12 +36,36 @@ impl Replicate {
         xattrs: Dict,
         xdata: Dict,
     ) -> Vec<ChildReply> {
-        let kind = XattropKind::AddArray;
-        let fop = match target.file {
-            Some(file) if file.fd.is_some() => Fop::Fxattrop { file, kind, xattrs, xdata },
-            _ => Fop::Xattrop { gfid: target.gfid, kind, xattrs, xdata },
+        self.send_all(children, context, &xattrop_fop(target, xattrs, xdata)).await
+    }
+
+    /// Says that an operation is under way.
+    pub(super) fn dirty_fop(&self, target: Target, segment: Segment) -> Fop {
+        let xattrs = self.settings().keys.xattrop(Mask::NONE, Changelog::default(), Some(Changelog::of(segment, 1)));
+        xattrop_fop(target, xattrs, Dict::new())
+    }
+
+    /// What [`Replicate::post_op`] sends; `None` where that is nothing.
+    pub(super) fn post_op_fop(&self, target: Target, marks: &PostOp<'_>) -> Option<Fop> {
+        let mut missed = marks.missed;
+        let mut dirty = marks.dirty;
+        if self.is_sabotaged(super::super::Sabotage::SkipPostOp) {
+            missed = Mask::NONE;
+            dirty = dirty.min(0);
+        }
+        if missed.is_empty() && dirty == 0 {
+            return None;
+        }
+        let xattrs = self.settings().keys.xattrop(
+            missed,
+            Changelog::of(marks.segment, 1),
+            (dirty != 0).then(|| Changelog::of(marks.segment, dirty)),
+        );
+        let xdata = match marks.names {
+            Names::Keep => self.entry_key(ENTRY_IN, marks.entry),
+            Names::Leave => Dict::new(),
         };
-        self.send_all(children, context, &fop).await
+        Some(xattrop_fop(target, xattrs, xdata))
     }
 
     /// Says on `children` that an operation is under way. Answers who has it, and what each had on disk.
@@ -78,7 +102,7 @@ impl Replicate {
         unaccused(marks, segment) - self.arbiters()
     }
 
-    fn marks_in(&self, replies: &[ChildReply]) -> Vec<(usize, Marks)> {
+    pub(super) fn marks_in(&self, replies: &[ChildReply]) -> Vec<(usize, Marks)> {
         let parse = |reply: &ChildReply| match reply {
             (child, Ok(Reply::Xattrs { xattrs, .. })) => Some((*child, self.settings().keys.parse(xattrs))),
             _ => None,
@@ -88,25 +112,10 @@ impl Replicate {
 
     /// Takes the dirty mark back, `times` over, and accuses `missed` of one operation. Answers who has it.
     pub(crate) async fn post_op(&self, context: &Context, on: Mask, target: Target, marks: PostOp<'_>) -> Mask {
-        let mut missed = marks.missed;
-        let mut dirty = marks.dirty;
-        if self.is_sabotaged(super::super::Sabotage::SkipPostOp) {
-            missed = Mask::NONE;
-            dirty = dirty.min(0);
+        match self.post_op_fop(target, &marks) {
+            Some(fop) => successes(&self.send_all(on, context, &fop).await),
+            None => on,
         }
-        if missed.is_empty() && dirty == 0 {
-            return on;
-        }
-        let xattrs = self.settings().keys.xattrop(
-            missed,
-            Changelog::of(marks.segment, 1),
-            (dirty != 0).then(|| Changelog::of(marks.segment, dirty)),
-        );
-        let xdata = match marks.names {
-            Names::Keep => self.entry_key(ENTRY_IN, marks.entry),
-            Names::Leave => Dict::new(),
-        };
-        successes(&self.xattrop(context, on, target, xattrs, xdata).await)
     }
 
     fn entry_key(&self, key: &'static str, entry: Option<&Bytes>) -> Dict {
@@ -117,6 +126,14 @@ impl Replicate {
             xdata.set(key, Value::Str(name.clone()));
         }
         xdata
+    }
+}
+
+fn xattrop_fop(target: Target, xattrs: Dict, xdata: Dict) -> Fop {
+    let kind = XattropKind::AddArray;
+    match target.file {
+        Some(file) if file.fd.is_some() => Fop::Fxattrop { file, kind, xattrs, xdata },
+        _ => Fop::Xattrop { gfid: target.gfid, kind, xattrs, xdata },
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use ladrillo_translator::error::errno::{EIO, ENOENT, ENOTCONN, ESTALE};
 use ladrillo_translator::fop::File;
-use ladrillo_translator::{Context, Dict, FdId, Fop, FopError, FopResult, Gfid, Value};
+use ladrillo_translator::{Context, Dict, FdId, Fop, FopError, FopResult, Gfid, Step, Value};
 
 use super::lock::{Lockee, lock_error};
 use super::postop::{PostOp, Target, unaccused};
@@ -19,7 +19,7 @@ use crate::translators::replicate::children::View;
 use crate::translators::replicate::fops::successes;
 use crate::translators::replicate::inode::Inode;
 use crate::translators::replicate::mask::MAX_CHILDREN;
-use crate::translators::replicate::{Marks, Mask, Replicate, Sabotage, Segment};
+use crate::translators::replicate::{ChildReply, Marks, Mask, Replicate, Sabotage, Segment};
 
 /// Bytes an operation touches: `start..=end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Range {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     #[default]
     Idle,
     /// Somebody takes the lock.
@@ -53,32 +53,32 @@ enum Phase {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Session {
-    phase: Phase,
+    pub(super) phase: Phase,
     /// Which session this is: timers of an earlier one do nothing.
-    number: u64,
+    pub(super) number: u64,
     /// Children as they were when it began.
-    began: View,
+    pub(super) began: View,
     /// Locked, and marked dirty.
-    on: Mask,
+    pub(super) on: Mask,
     /// Of those, copies that nobody accused when it began.
-    good: Mask,
+    pub(super) good: Mask,
     /// Arbiters among them that nobody accused: not in `good`, as they have no contents.
     witnesses: Mask,
     /// Missed something.
-    failed: Mask,
+    pub(super) failed: Mask,
     /// Accused of it on all others already.
-    accused: Mask,
+    pub(super) accused: Mask,
     /// A write may have been done by too few: the dirty marks stay for the healer.
-    torn: bool,
+    pub(super) torn: bool,
     /// Something was written with success.
-    wrote: bool,
+    pub(super) wrote: bool,
     /// Writes answered, and how many of them each child has made durable.
-    writes: u64,
-    durable: [u64; MAX_CHILDREN],
+    pub(super) writes: u64,
+    pub(super) durable: [u64; MAX_CHILDREN],
     /// An open file to reach the inode by.
-    fd: Option<FdId>,
-    ending: bool,
-    active: Vec<(u64, Range)>,
+    pub(super) fd: Option<FdId>,
+    pub(super) ending: bool,
+    pub(super) active: Vec<(u64, Range)>,
     queue: Vec<(u64, Range)>,
     waiters: Vec<oneshot::Sender<()>>,
     next_ticket: u64,
@@ -87,7 +87,9 @@ pub(crate) struct Session {
     timer_of: u64,
     /// Another client wanted the lock while it was being taken.
     contended: bool,
-    error: Option<FopError>,
+    pub(super) error: Option<FopError>,
+    /// Waits to be ended with others.
+    pub(super) is_queued: bool,
 }
 
 impl Session {
@@ -106,14 +108,14 @@ impl Session {
         self.error.take()
     }
 
-    fn wake(&mut self) {
+    pub(super) fn wake(&mut self) {
         for waiter in self.waiters.drain(..) {
             // A waiter that is gone needs no waking.
             let _ = waiter.send(());
         }
     }
 
-    fn wait(&mut self) -> oneshot::Receiver<()> {
+    pub(super) fn wait(&mut self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         self.waiters.push(sender);
         receiver
@@ -238,7 +240,14 @@ impl Replicate {
     async fn open_session(self: &Arc<Self>, inode: &Arc<Inode>, file: Option<File>) -> FopResult<()> {
         let view = self.view();
         let context = self.root_context(inode.lock_owner);
-        let opened = self.lock_and_mark(inode, &context, &view, file).await;
+        let mut opened = None;
+        if self.all_take_steps() && self.knows_all_good(inode, &view) {
+            opened = self.open_with(inode, &context, file).await;
+        }
+        let opened = match opened {
+            Some(opened) => opened,
+            None => self.lock_and_mark(inode, &context, &view, file).await,
+        };
         let mut session = inode.session.lock();
         let outcome = match opened {
             Ok((on, unaccused, since)) => {
@@ -269,6 +278,55 @@ impl Replicate {
         outcome
     }
 
+    /// Whether all copies were good when last asked, and nothing happened since that one would know of.
+    fn knows_all_good(&self, inode: &Inode, view: &View) -> bool {
+        let known = inode.readable();
+        known.generation == view.generation && (known.data | self.arbiters()) == self.everyone()
+    }
+
+    /// Locks the file and marks it dirty, with one message to each child. `None`: somebody has the lock on some child, nothing
+    /// is held. The write does not go along: where others hold the lock it would have to be marked without one, and a healer
+    /// takes such a mark for a dead writer's.
+    async fn open_with(
+        &self,
+        inode: &Inode,
+        context: &Context,
+        file: Option<File>,
+    ) -> Option<FopResult<(Mask, Mask, View)>> {
+        if let Some(file) = &file {
+            self.reopen(file, self.everyone()).await;
+        }
+        let whole = [whole_file(inode.gfid)];
+        let target = Target { gfid: inode.gfid, file };
+        let mark = self.dirty_fop(target, Segment::Data);
+        let then = |child| Ok(vec![Step::then(context, self.for_child(&mark, child)?)]);
+        let joined = self.lock_and(context, &whole[0], self.everyone(), then).await?;
+        self.unlock_unknown(context, &self.name, &whole, &joined.outcome()).await;
+        let locked = joined.locked();
+        let marked = joined.replies(0);
+        if joined.is_contended() {
+            // Healers take a mark beside a free lock for a dead writer's: ours go with the lock.
+            let clean = self.post_op_fop(target, &PostOp::inode(Segment::Data, Mask::NONE, -1));
+            let ours = successes(&marked);
+            self.steps_to_all(locked & self.up(), None, |child| {
+                let fop = clean.as_ref().filter(|_| ours.has(child)).and_then(|fop| self.for_child(fop, child).ok());
+                let clean = fop.map(|fop| Step::new(context, fop));
+                clean.into_iter().chain([self.unlock_step(context, &whole[0])]).collect()
+            })
+            .await;
+            return None;
+        }
+        let on = successes(&marked) & locked;
+        if let Some(problem) = self.cannot_write(inode, on, &marked) {
+            // Nothing was written: the marks can go.
+            self.post_op(context, on, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
+            self.unlock_all(context, &self.name, &whole, locked & self.up()).await;
+            return Some(Err(problem));
+        }
+        self.unlock_all(context, &self.name, &whole, locked - on).await;
+        Some(Ok((on, unaccused(&self.marks_in(&marked), Segment::Data), joined.since)))
+    }
+
     async fn lock_and_mark(
         &self,
         inode: &Inode,
@@ -286,11 +344,28 @@ impl Replicate {
             return Err(lock_error(self, &locked));
         }
         let target = Target { gfid: inode.gfid, file };
-        let (marked, marks, replies) = self.mark_dirty(context, locked.on, target, Segment::Data, None).await;
+        let (_, _, replies) = self.mark_dirty(context, locked.on, target, Segment::Data, None).await;
+        let marked = successes(&replies);
+        let unaccused = unaccused(&self.marks_in(&replies), Segment::Data);
+        let problem = self.cannot_write(inode, marked, &replies);
+        let Some(problem) = problem else {
+            // Those that could not be marked take no part; the others accuse them with the first write.
+            self.unlock_all(context, &self.name, &whole, locked.on - marked).await;
+            return Ok((marked, unaccused, locked.since));
+        };
+        // Nothing was written: the marks can go.
+        self.post_op(context, marked, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
+        self.unlock_all(context, &self.name, &whole, locked.on).await;
+        Err(problem)
+    }
+
+    /// Why a file whose copies answered `replies` to their dirty mark cannot be written.
+    fn cannot_write(&self, inode: &Inode, marked: Mask, replies: &[ChildReply]) -> Option<FopError> {
+        let marks = self.marks_in(replies);
         let unaccused = unaccused(&marks, Segment::Data);
         let good = unaccused - self.arbiters();
-        let problem = if !self.has_quorum(marked) {
-            Some(self.weigh_errors(&replies))
+        if !self.has_quorum(marked) {
+            Some(self.weigh_errors(replies))
         } else if good.is_empty() && !unaccused.is_empty() {
             Some(FopError::new(ENOTCONN, format!("{}: an arbiter alone has no copy of {}", self.name, inode.gfid)))
         } else if good.is_empty() {
@@ -301,16 +376,7 @@ impl Replicate {
             Some(FopError::new(EIO, why))
         } else {
             None
-        };
-        let Some(problem) = problem else {
-            // Those that could not be marked take no part; the others accuse them with the first write.
-            self.unlock_all(context, &self.name, &whole, locked.on - marked).await;
-            return Ok((marked, unaccused, locked.since));
-        };
-        // Nothing was written: the marks can go.
-        self.post_op(context, marked, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
-        self.unlock_all(context, &self.name, &whole, locked.on).await;
-        Err(problem)
+        }
     }
 
     /// Under the lock nobody else writes: a dirty mark beside ours was left by a writer that died, or that lost its
@@ -442,85 +508,6 @@ impl Replicate {
         }));
     }
 
-    /// Makes writes durable, clears the dirty marks, unlocks. Called in phase Closing; leaves Idle.
-    async fn close_session(&self, inode: &Arc<Inode>) {
-        let (on, began, torn, wrote, writes, durable, fd, already) = {
-            let session = inode.session.lock();
-            (
-                session.on,
-                session.began,
-                session.torn,
-                session.wrote,
-                session.writes,
-                session.durable,
-                session.fd,
-                (session.failed, session.accused),
-            )
-        };
-        let (mut failed, accused) = already;
-        let context = self.root_context(inode.lock_owner);
-        let file = fd.map(|fd| File { gfid: inode.gfid, fd: Some(fd) });
-        // Lost since: its lock and perhaps what it had not made durable are gone.
-        failed |= on - self.view().kept_since(&began, on);
-        let mut live = on - failed;
-        if self.settings().ensure_durability && wrote {
-            let unstable: Mask = live.iter().filter(|child| durable[*child] < writes).collect();
-            let synced = self.sync_children(inode, &context, unstable, file).await;
-            failed |= unstable - synced;
-            live -= failed;
-        }
-        failed |= live - self.view().kept_since(&began, live);
-        live = on - failed;
-        let mut error = None;
-        // Stale copies alone are no reason to accuse the good one that was lost: nobody would be left to heal from.
-        let good = inode.session.lock().good;
-        let certain = self.has_quorum(live) && !(live & good).is_empty();
-        if wrote && (torn || !certain) {
-            // What was acknowledged is for certain on these alone: whoever may have lost it is not to be healed from.
-            self.accuse_unsure(inode, &context, live, accused, file).await;
-        }
-        if torn {
-            tracing::warn!(subvolume = %self.name, gfid = %inode.gfid, "a write was done by too few: left for the healer");
-        } else if !wrote || certain {
-            let missed = if wrote { (self.everyone() - live) - accused } else { Mask::NONE };
-            if !missed.is_empty() {
-                inode.discredit(missed, true, false);
-            }
-            let target = Target { gfid: inode.gfid, file };
-            let told = self.post_op(&context, live, target, PostOp::inode(Segment::Data, missed, -1)).await;
-            if !missed.is_empty() {
-                inode.discredit(missed, true, false);
-            }
-            if !missed.is_empty() && !self.has_quorum(told) {
-                error = Some(self.no_quorum());
-            }
-        } else {
-            // Too few hold what was written for certain: all stay dirty, and whoever asks next hears of it.
-            error = Some(FopError::new(EIO, format!("{}: {} could not be made durable", self.name, inode.gfid)));
-        }
-        self.unlock_all(&context, &self.name, &[whole_file(inode.gfid)], on & self.up()).await;
-        let mut session = inode.session.lock();
-        session.phase = Phase::Idle;
-        session.on = Mask::NONE;
-        if error.is_some() {
-            session.error = error;
-        }
-        session.wake();
-    }
-
-    /// Accuses, on `live`, all others that are not `accused` yet. The dirty marks stay.
-    async fn accuse_unsure(&self, inode: &Inode, context: &Context, live: Mask, accused: Mask, file: Option<File>) {
-        let unsure = (self.everyone() - live) - accused;
-        let good = inode.session.lock().good;
-        if unsure.is_empty() || (live & good).is_empty() {
-            return;
-        }
-        inode.discredit(unsure, true, false);
-        let target = Target { gfid: inode.gfid, file };
-        self.post_op(context, live, target, PostOp::inode(Segment::Data, unsure, 0)).await;
-        inode.discredit(unsure, true, false);
-    }
-
     /// fdatasync on `children`; answers those that have it. A file without names left needs no durability.
     pub(super) async fn sync_children(
         &self,
@@ -532,12 +519,13 @@ impl Replicate {
         if children.is_empty() {
             return children;
         }
-        let file = file.unwrap_or(File { gfid: inode.gfid, fd: None });
-        let xdata =
-            Dict::new().with("batch-fsync", Value::Int(1)).with("glusterfs-internal-fop", Value::Str("yes".into()));
-        let fop = Fop::Fsync { file, datasync: true, xdata };
-        let replies = self.send_all(children, context, &fop).await;
-        for (child, reply) in &replies {
+        let replies = self.send_all(children, context, &sync_fop(inode, file)).await;
+        self.synced(inode, children, &replies)
+    }
+
+    /// Which of `children` have made durable what they were asked to.
+    pub(super) fn synced(&self, inode: &Inode, children: Mask, replies: &[ChildReply]) -> Mask {
+        for (child, reply) in replies {
             if let Err(error) = reply {
                 tracing::warn!(subvolume = %self.name, child, gfid = %inode.gfid, %error, "fsync of a write failed");
             }
@@ -546,7 +534,7 @@ impl Replicate {
         if replies.iter().all(|(_, reply)| matches!(reply, Err(error) if gone(error))) {
             return children;
         }
-        successes(&replies)
+        successes(replies)
     }
 
     /// Notes that `synced` have made durable what had been written when `writes` were counted.
@@ -659,6 +647,13 @@ impl Replicate {
     }
 }
 
-fn whole_file(gfid: Gfid) -> Lockee {
+/// Makes what was written durable.
+pub(super) fn sync_fop(inode: &Inode, file: Option<File>) -> Fop {
+    let file = file.unwrap_or(File { gfid: inode.gfid, fd: None });
+    let xdata = Dict::new().with("batch-fsync", Value::Int(1)).with("glusterfs-internal-fop", Value::Str("yes".into()));
+    Fop::Fsync { file, datasync: true, xdata }
+}
+
+pub(super) fn whole_file(gfid: Gfid) -> Lockee {
     Lockee::Range { gfid, start: 0, len: 0 }
 }
