@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 
 use crate::host_names::HostNames;
 use crate::server::auth::Squash;
+use crate::server::groups::ManagedGroups;
 use crate::storage::{Brick, Offload, Storage, StorageOptions};
 use crate::translators::access_control::AccessControl;
 use crate::translators::arbiter::Arbiter;
@@ -39,6 +40,7 @@ pub struct Graph {
     brick: Arc<Brick>,
     server_options: RwLock<Options>,
     squash: RwLock<Squash>,
+    managed_groups: RwLock<Option<Arc<ManagedGroups>>>,
     hosts: HostNames,
     names: Vec<String>,
     volume_id: Option<Gfid>,
@@ -248,6 +250,7 @@ impl Graph {
             upcall,
             brick,
             squash: RwLock::new(Squash::parse(&server_options).map_err(GraphError::Whole)?),
+            managed_groups: RwLock::new(ManagedGroups::parse(&server_options).map_err(GraphError::Whole)?),
             server_options: RwLock::new(server_options),
             hosts,
             names,
@@ -301,6 +304,11 @@ impl Graph {
         *self.squash.read()
     }
 
+    /// `manage-gids`, if it is on.
+    pub fn managed_groups(&self) -> Option<Arc<ManagedGroups>> {
+        self.managed_groups.read().clone()
+    }
+
     /// The hosts that options of protocol/server name.
     pub fn hosts(&self) -> &HostNames {
         &self.hosts
@@ -316,6 +324,10 @@ impl Graph {
             }
             match Squash::parse(&node.options) {
                 Ok(squash) => *self.squash.write() = squash,
+                Err(e) => outcome.errors.push(wrong(node, e)),
+            }
+            match ManagedGroups::parse(&node.options) {
+                Ok(managed) => *self.managed_groups.write() = managed,
                 Err(e) => outcome.errors.push(wrong(node, e)),
             }
             self.hosts.take(&node.options);
@@ -388,10 +400,9 @@ fn known(options: &Options, table: &[ladrillo_translator::option::OptionSpec]) -
 
 /// What protocol/server cannot do must not be on.
 fn check_server(node: &Node) -> Result<(), GraphError> {
-    for key in ["manage-gids", "transport.socket.ssl-enabled"] {
-        if is_on(&node.options, key) {
-            return Err(wrong(node, format!("option {key} is on, which this brick does not support yet")));
-        }
+    const TLS: &str = "transport.socket.ssl-enabled";
+    if is_on(&node.options, TLS) {
+        return Err(wrong(node, format!("option {TLS} is on, which this brick does not support yet")));
     }
     let via = Via::parse(node.options.get(VIA_OPTION)).map_err(|e| wrong(node, e))?;
     Kind::parse_list(node.options.get("transport-type").unwrap_or("tcp"), via).map_err(|e| wrong(node, e))?;

@@ -59,3 +59,39 @@ fn options_of_mounts_act() {
     let says = ["[xlator.protocol.client.gv0-client-1.priv]", "subvolume_status=1,1", "resident_kb=", "callpool.cnt="];
     assert!(wait_until(Duration::from_secs(10), || says.iter().all(|said| dump().contains(said))), "{}", dump());
 }
+
+#[test]
+fn groups_are_looked_up_on_the_brick_where_it_manages_them() {
+    let cluster = Cluster::builder(1).build();
+    let node = cluster.node(1);
+    // For the name service the user is in 200 groups, more than some clients can send, and not in 6300.
+    let users = r#"
+        set -e; cp /etc/passwd /run/passwd; cp /etc/group /run/group
+        echo 'tester:x:5000:5000::/:/bin/sh' >> /run/passwd; echo 'tester:x:5000:' >> /run/group
+        for i in $(seq 6001 6200); do echo "many$i:x:$i:tester" >> /run/group; done
+        mount --bind /run/passwd /etc/passwd; mount --bind /run/group /etc/group
+    "#;
+    node.sh(users).must();
+    cluster.form_pool();
+    node.gluster("volume create gv0 debian1:/mnt/brick1/a").must();
+    node.gluster("volume start gv0").must();
+    cluster.wait_online("gv0", 1);
+    node.sh("mkdir -p /mnt/gv0; mount -t glusterfs -o acl debian1:/gv0 /mnt/gv0").must();
+    let files = "chmod 755 .; for g in 6150 6300; do echo of $g > $g; chgrp $g $g; chmod 640 $g; done";
+    node.sh(&format!("cd /mnt/gv0; {files}")).must();
+    // His process has both groups: the kernel lets him pass, the brick has the last word.
+    let read = |file: u32| {
+        node.sh(&format!("setpriv --reuid 5000 --regid 5000 --groups 6150,6300 cat /mnt/gv0/{file}")).stdout
+    };
+    assert_eq!((read(6150).as_str(), read(6300).as_str()), ("of 6150\n", "of 6300\n"));
+    node.gluster("volume set gv0 server.manage-gids on").must();
+    let drop_caches = || std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    let denied = wait_until(Duration::from_secs(20), || {
+        drop_caches();
+        read(6300).is_empty()
+    });
+    assert!(denied, "the brick takes the client's word");
+    assert_eq!(read(6150), "of 6150\n");
+    node.gluster("volume set gv0 server.manage-gids off").must();
+    assert!(wait_until(Duration::from_secs(20), || read(6300) == "of 6300\n"));
+}

@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod connection;
+pub mod groups;
 pub mod handshake;
 pub mod listen;
 mod observer;
@@ -620,6 +621,15 @@ async fn carry_out(
     context: &Context,
     mut fop: Fop,
 ) -> (FopResult, Option<ladrillo_translator::FdId>) {
+    let managed;
+    let context = match shared.graph.managed_groups() {
+        Some(groups) if !context.is_internal() => {
+            let ask = |uid, gid| glommio::executor().spawn_blocking(move || groups::look_up(uid, gid));
+            managed = groups.resolve(context, ask).await;
+            &managed
+        }
+        _ => context,
+    };
     let Some(root) = session.root else { return dispatch(shared, session, context, fop).await };
     subdir::into_volume(&mut fop, root);
     let (mut result, opened) = dispatch(shared, session, context, fop).await;

@@ -77,7 +77,7 @@ pub enum Range {
 
 /// Options that are kept and shown and have no effect on our bricks: they are given to no translator, and what clients would
 /// make of them without the bricks' part is left out, too.
-const INERT: [&str; 9] = [
+const INERT: [&str; 8] = [
     "changelog.changelog",
     "features.barrier",
     "features.bitrot",
@@ -86,7 +86,6 @@ const INERT: [&str; 9] = [
     "features.quota",
     "geo-replication.ignore-pid-check",
     "geo-replication.indexing",
-    "server.manage-gids",
 ];
 
 /// Whether an option that is set has no effect (docs/management.md lists them).
