@@ -14,6 +14,20 @@ pub mod program;
 pub mod record;
 pub mod rpc;
 pub mod sdp;
+#[cfg(feature = "verbs")]
+pub mod verbs;
+#[cfg(not(feature = "verbs"))]
+pub mod verbs {
+    //! RPC records over RDMA: not in this build.
+
+    /// Says that there are no verbs here.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn check() -> Result<Vec<String>, String> {
+        Err("built without verbs (cargo feature `verbs`)".to_owned())
+    }
+}
 pub mod xdr;
 
 pub use credential::Credential;
@@ -99,6 +113,13 @@ pub trait Transport: Send + Sync {
     /// Queues `message` and completes when the kernel (or NIC) has taken it. Records of concurrent callers leave in the
     /// order of the calls and are never interleaved. The queue is bounded: a full one makes callers wait.
     fn send<'a>(&'a self, message: Message) -> LocalFuture<'a, io::Result<()>>;
+
+    /// [`Transport::send`] of a call whose answer's payload has at most `reply_bytes` (0 = unknown, or small): a transport that
+    /// needs memory for it beforehand has it ready. An answer that is longer comes all the same.
+    fn send_expecting<'a>(&'a self, message: Message, reply_bytes: usize) -> LocalFuture<'a, io::Result<()>> {
+        let _ = reply_bytes;
+        self.send(message)
+    }
 
     /// The next record, whole and contiguous, from the xid on (payloads are sliced out of it, not copied). One caller
     /// at a time. `UnexpectedEof` when the peer has closed; `InvalidData` when what came was no record.

@@ -1,0 +1,424 @@
+//! Events of the connection manager and of completion queues, for all verbs connections of one side of a process.
+//!
+//! Whoever runs it waits until [`Driver`]'s descriptor is readable and calls [`Driver::progress`]: a task of the client's
+//! executor, or a thread ([`Driver::start_thread`]) where an executor cannot wait for a descriptor.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use rustix::event::epoll;
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+
+use super::connection::{Connection, INLINE_BYTES, Role, WINDOW};
+use super::sys::{
+    CmEvent, CmEventKind, CmId, CompletionChannel, Device, Domain, Endpoint, EndpointConfig, EventChannel, Parameters,
+    ReceiveQueue,
+};
+use super::wire::Hello;
+
+/// Work requests of a connection at once.
+const SLOTS: u32 = 256;
+/// Receives posted in the beginning for all connections of a device, and at most.
+const FIRST_RECEIVES: usize = 128;
+const MOST_RECEIVES: usize = 8192;
+/// Registered buffers of a device, at most.
+const BUFFERS_MAX_BYTES: usize = 1 << 30;
+/// Patience of the connection manager's look-ups.
+const RESOLVE_MS: i32 = 5000;
+/// Requests not yet accepted.
+const BACKLOG: i32 = 256;
+/// Looks at a queue that has just had completions before it is left to events, where CPUs are to spare.
+const SPINS: usize = 200;
+/// CPUs from which on there are some to spare.
+const SPARE_CPUS: usize = 3;
+
+/// Of a call to [`Driver::listen`]: gets each connection that is made.
+pub type OnConnection = Box<dyn Fn(Arc<Connection>) + Send + Sync>;
+
+/// What to make a driver of.
+#[derive(Clone, Copy, Debug)]
+pub struct DriverConfig {
+    /// Which side.
+    pub role: Role,
+    /// Use memory windows where the device has them.
+    pub windows: bool,
+}
+
+/// See the module.
+pub struct Driver {
+    this: Weak<Driver>,
+    config: DriverConfig,
+    epoll: OwnedFd,
+    timer: OwnedFd,
+    cm: Arc<EventChannel>,
+    devices: Mutex<Vec<DeviceState>>,
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    listeners: Mutex<HashMap<u64, Arc<ListenerState>>>,
+    next_token: AtomicU64,
+    spins: usize,
+    ending: AtomicBool,
+}
+
+#[derive(Clone)]
+struct DeviceState {
+    device: Arc<Device>,
+    channel: Arc<CompletionChannel>,
+    /// Shared by the connections; with registrations each time, every connection has its own.
+    domain: Arc<Domain>,
+    receive: Arc<ReceiveQueue>,
+}
+
+struct ListenerState {
+    on_connection: OnConnection,
+    _id: Mutex<CmId>,
+}
+
+/// Listens until it is dropped.
+pub struct Listener {
+    token: u64,
+    driver: Weak<Driver>,
+    /// Where.
+    pub local: SocketAddr,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(driver) = self.driver.upgrade() {
+            let state = driver.listeners.lock().remove(&self.token);
+            drop(state);
+        }
+    }
+}
+
+impl AsFd for Driver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+impl Driver {
+    /// # Errors
+    /// `Unsupported` with the reason where there is no library or device; out of descriptors.
+    pub fn new(config: DriverConfig) -> io::Result<Arc<Driver>> {
+        super::check().map_err(|reason| io::Error::new(io::ErrorKind::Unsupported, reason))?;
+        let cm = EventChannel::new()?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let timer = rustix::time::timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let every = Itimerspec { it_interval: second, it_value: second };
+        rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &every)?;
+        epoll::add(&epoll, &timer, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        epoll::add(&epoll, &*cm, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Arc::new_cyclic(|this| Driver {
+            this: this.clone(),
+            config,
+            epoll,
+            timer,
+            cm,
+            devices: Mutex::default(),
+            connections: Mutex::default(),
+            listeners: Mutex::default(),
+            next_token: AtomicU64::new(2),
+            spins: if cpus >= SPARE_CPUS { SPINS } else { 0 },
+            ending: AtomicBool::new(false),
+        }))
+    }
+
+    /// A thread that runs it until the last handle to the driver is gone, or [`Driver::end`].
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn start_thread(self: &Arc<Driver>, name: &str) -> io::Result<std::thread::JoinHandle<()>> {
+        let weak = Arc::downgrade(self);
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            while let Some(driver) = weak.upgrade() {
+                if driver.ending.load(Ordering::Acquire) {
+                    return;
+                }
+                let mut poll = [rustix::event::PollFd::new(&driver.epoll, rustix::event::PollFlags::IN)];
+                let quarter = rustix::event::Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+                if rustix::event::poll(&mut poll, Some(&quarter)).is_ok_and(|ready| ready > 0) {
+                    driver.progress();
+                }
+            }
+        })
+    }
+
+    /// Closes all connections, and ends the thread.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        let all: Vec<Arc<Connection>> = self.connections.lock().values().cloned().collect();
+        for connection in all {
+            connection.close();
+        }
+    }
+
+    /// Whether [`Driver::end`] was called.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// Does all there is to do, without waiting.
+    pub fn progress(&self) {
+        let mut expired = [0; 8];
+        if rustix::io::read(&self.timer, &mut expired).is_ok() {
+            let now = Instant::now();
+            let all: Vec<Arc<Connection>> = self.connections.lock().values().cloned().collect();
+            for connection in all {
+                connection.tick(now);
+            }
+        }
+        while let Some(event) = self.cm.next() {
+            self.handle(event);
+        }
+        let channels: Vec<Arc<CompletionChannel>> =
+            self.devices.lock().iter().map(|device| device.channel.clone()).collect();
+        for channel in channels {
+            while let Some(token) = channel.next() {
+                let connection = self.connections.lock().get(&token).cloned();
+                if let Some(connection) = connection {
+                    connection.complete(self.spins);
+                }
+            }
+        }
+    }
+
+    fn token(&self) -> u64 {
+        self.next_token.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Starts to connect; [`Connection::poll_connected`] tells how it went.
+    ///
+    /// # Errors
+    /// What fails at once.
+    pub fn connect(self: &Arc<Driver>, address: SocketAddr) -> io::Result<Arc<Connection>> {
+        let token = self.token();
+        let connection = Arc::new(Connection::new(token, self.config.role, Arc::downgrade(self)));
+        let id = CmId::new(&self.cm, token)?;
+        self.connections.lock().insert(token, connection.clone());
+        let started = connection.with(|inner| inner.id.insert(id).resolve_address(address, RESOLVE_MS));
+        if let Err(error) = started {
+            connection.fail(error.kind(), &error.to_string());
+            self.forget(token);
+            return Err(error);
+        }
+        Ok(connection)
+    }
+
+    /// Listens on every RDMA device behind `address`.
+    ///
+    /// # Errors
+    /// The address is taken, or not here.
+    pub fn listen(self: &Arc<Driver>, address: SocketAddr, on_connection: OnConnection) -> io::Result<Listener> {
+        let token = self.token();
+        let mut id = CmId::new(&self.cm, token)?;
+        id.listen(address, BACKLOG).map_err(|error| {
+            io::Error::new(error.kind(), format!("listening on {address} over RDMA: {error}"))
+        })?;
+        let local = id.addresses().0.unwrap_or(address);
+        self.listeners.lock().insert(token, Arc::new(ListenerState { on_connection, _id: Mutex::new(id) }));
+        Ok(Listener { token, driver: Arc::downgrade(self), local })
+    }
+
+    pub(super) fn forget(&self, token: u64) {
+        let connection = self.connections.lock().remove(&token);
+        drop(connection);
+    }
+
+    fn uses_windows(&self, device: &Device) -> bool {
+        self.config.role == Role::Client && self.config.windows && device.limits.windows
+    }
+
+    fn device_of(&self, id: &CmId) -> io::Result<DeviceState> {
+        let mut devices = self.devices.lock();
+        if let Some(state) = devices.iter().find(|state| state.device.is_of(id)) {
+            return Ok(state.clone());
+        }
+        let device = Device::of(id)?;
+        let channel = CompletionChannel::new(device.clone())?;
+        let windows = self.uses_windows(&device);
+        let (domain, receive) = domain_of(&device, windows)?;
+        epoll::add(&self.epoll, &*channel, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
+        match self.config.role {
+            Role::Client if windows => {
+                tracing::info!(device = %device.name, "RDMA: memory is exposed through type-2 windows, one for each request");
+            }
+            Role::Client => tracing::info!(
+                device = %device.name,
+                "RDMA: no memory windows: a protection domain per connection, memory is registered for each request"
+            ),
+            Role::Brick => tracing::info!(device = %device.name, "RDMA device in use"),
+        }
+        let state = DeviceState { device, channel, domain, receive };
+        devices.push(state.clone());
+        Ok(state)
+    }
+
+    /// Gives a connection its queue pair.
+    fn equip(&self, connection: &Connection, id: CmId) -> io::Result<()> {
+        let state = self.device_of(&id)?;
+        let windows = self.uses_windows(&state.device);
+        let (domain, receive) = match self.config.role {
+            Role::Client if !windows => domain_of(&state.device, false)?,
+            _ => (state.domain, state.receive),
+        };
+        connection.with(|inner| {
+            inner.note_addresses(&id);
+            inner.domain = Some(domain.clone());
+            inner.receive = Some(receive.clone());
+        });
+        let config = EndpointConfig {
+            token: connection.token,
+            domain,
+            channel: state.channel,
+            receive,
+            slots: SLOTS,
+            receives: WINDOW * 2,
+            windows,
+        };
+        let endpoint = Endpoint::new(id, config)?;
+        connection.with(|inner| inner.endpoint = Some(endpoint));
+        Ok(())
+    }
+
+    fn hello(&self) -> [u8; super::wire::HELLO_BYTES] {
+        // Every device that can be used understands it: the kernel checks the key.
+        let invalidate = {
+            let devices = self.devices.lock();
+            self.config.role == Role::Client
+                && !devices.is_empty()
+                && devices.iter().all(|state| self.uses_windows(&state.device))
+        };
+        Hello { inline_bytes: INLINE_BYTES as u32, credits: WINDOW, invalidate }.encode()
+    }
+
+    fn handle(&self, event: CmEvent) {
+        if event.kind == CmEventKind::ConnectRequest {
+            return self.requested(event);
+        }
+        let connection = self.connections.lock().get(&event.token).cloned();
+        let Some(connection) = connection else { return };
+        let result = match event.kind {
+            CmEventKind::AddressResolved => connection
+                .with(|inner| inner.id.as_mut().map_or(Ok(()), |id| id.resolve_route(RESOLVE_MS))),
+            CmEventKind::RouteResolved => self.route_resolved(&connection),
+            CmEventKind::Established => self.established(&connection, &event),
+            CmEventKind::Failed(what) => {
+                let kind = match what {
+                    "rejected" => io::ErrorKind::ConnectionRefused,
+                    _ => io::ErrorKind::HostUnreachable,
+                };
+                let said = String::from_utf8_lossy(&event.private_data).trim_matches('\0').to_owned();
+                let reason = if said.is_empty() { format!("status {}", event.status) } else { said };
+                Err(io::Error::new(kind, format!("RDMA: {what} ({reason})")))
+            }
+            CmEventKind::Disconnected => {
+                connection.fail(io::ErrorKind::UnexpectedEof, "the peer closed the connection");
+                Ok(())
+            }
+            CmEventKind::DeviceRemoved => Err(io::Error::other("the RDMA device was removed")),
+            CmEventKind::ConnectRequest | CmEventKind::Other => Ok(()),
+        };
+        if let Err(error) = result {
+            connection.fail(error.kind(), &error.to_string());
+        }
+    }
+
+    fn route_resolved(&self, connection: &Connection) -> io::Result<()> {
+        let Some(id) = connection.with(|inner| inner.id.take()) else { return Ok(()) };
+        self.equip(connection, id)?;
+        let hello = self.hello();
+        connection.with(|inner| {
+            let Some(endpoint) = inner.endpoint.as_mut() else { return Ok(()) };
+            let limits = endpoint.limits();
+            let parameters = Parameters {
+                responder_resources: limits.responder_resources,
+                initiator_depth: 1.min(limits.initiator_depth),
+            };
+            endpoint.id().connect(parameters, &hello)
+        })
+    }
+
+    fn established(&self, connection: &Arc<Connection>, event: &CmEvent) -> io::Result<()> {
+        match self.config.role {
+            Role::Client => {
+                let hello = Hello::decode(&event.private_data)?;
+                connection.with(|inner| {
+                    inner.hear_hello(hello);
+                    inner.set_established();
+                });
+            }
+            Role::Brick => {
+                let listener = connection.with(|inner| {
+                    inner.set_established();
+                    inner.listener.take()
+                });
+                let listener = listener.and_then(|token| self.listeners.lock().get(&token).cloned());
+                match listener {
+                    Some(listener) => (listener.on_connection)(connection.clone()),
+                    None => connection.close(),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A client asks for a connection.
+    fn requested(&self, event: CmEvent) {
+        let Some(mut id) = event.request else { return };
+        let (_, peer) = id.addresses();
+        let refuse = |id: CmId, why: &str| {
+            tracing::warn!(?peer, why, "RDMA connection refused");
+            id.reject(why.as_bytes().get(..why.len().min(100)).unwrap_or_default());
+        };
+        let hello = match Hello::decode(&event.private_data) {
+            Ok(hello) => hello,
+            Err(error) => return refuse(id, &error.to_string()),
+        };
+        if self.is_ending() || !self.listeners.lock().contains_key(&event.token) {
+            return refuse(id, "ending");
+        }
+        let token = self.token();
+        id.set_token(token);
+        let connection = Arc::new(Connection::new(token, Role::Brick, self.this.clone()));
+        connection.with(|inner| {
+            inner.hear_hello(hello);
+            inner.listener = Some(event.token);
+        });
+        self.connections.lock().insert(token, connection.clone());
+        let accepted = self.equip(&connection, id).and_then(|()| {
+            let hello = self.hello();
+            connection.with(|inner| {
+                let Some(endpoint) = inner.endpoint.as_mut() else { return Ok(()) };
+                let limits = endpoint.limits();
+                let parameters = Parameters {
+                    // Clients read nothing of ours.
+                    responder_resources: 1.min(limits.responder_resources),
+                    initiator_depth: event.parameters.initiator_depth.min(limits.initiator_depth).max(1),
+                };
+                endpoint.id().accept(parameters, &hello)
+            })
+        });
+        if let Err(error) = accepted {
+            tracing::warn!(?peer, %error, "RDMA connection not accepted");
+            connection.fail(error.kind(), &error.to_string());
+            self.forget(token);
+        }
+    }
+}
+
+fn domain_of(device: &Arc<Device>, binds: bool) -> io::Result<(Arc<Domain>, Arc<ReceiveQueue>)> {
+    let domain = Domain::new(device.clone(), binds, BUFFERS_MAX_BYTES)?;
+    let receive = ReceiveQueue::new(&domain, FIRST_RECEIVES, MOST_RECEIVES, INLINE_BYTES)?;
+    Ok((domain, receive))
+}
