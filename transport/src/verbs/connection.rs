@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::core::{Assembly, Credits, From, Shape, shape};
 use super::driver::Driver;
 use super::sys::{Access, Buffer, CmId, Concealed, Domain, Done, Endpoint, Held, Part, Work};
-use super::wire::{Chunk, Hello, Header, Kind, Violation};
+use super::wire::{Chunk, Header, Hello, Kind, Violation};
 use crate::{MAX_RECORD_BYTES, Message};
 
 /// Messages of at most so many bytes go into a receive that waits for them; what is longer, by RDMA.
@@ -129,6 +129,9 @@ struct Outgoing {
     /// Brick: what it may use, where it is known.
     request: Option<Request>,
 }
+
+/// A record that did not leave, if it is still to, and why.
+type NotSent = Box<(Option<Outgoing>, io::Error)>;
 
 /// What a call gives its answer.
 #[derive(Clone, Default)]
@@ -485,7 +488,8 @@ impl Inner {
             match self.send(outgoing) {
                 Ok(true) => self.queued_bytes = self.queued_bytes.saturating_sub(len),
                 Ok(false) => {}
-                Err((outgoing, error)) => {
+                Err(not_sent) => {
+                    let (outgoing, error) = *not_sent;
                     if let Some(outgoing) = outgoing {
                         self.outgoing.push_front(outgoing);
                     }
@@ -554,17 +558,17 @@ impl Inner {
     }
 
     /// Sends a record; `false` when it waits for a chunk. With an error the record comes back if it has not left.
-    fn send(&mut self, outgoing: Outgoing) -> Result<bool, (Option<Outgoing>, io::Error)> {
+    fn send(&mut self, outgoing: Outgoing) -> Result<bool, NotSent> {
         let Some((xid, is_call)) = peek(&outgoing.message.header) else {
-            return Err((None, io::Error::new(io::ErrorKind::InvalidInput, "not an RPC record")));
+            return Err(Box::new((None, io::Error::new(io::ErrorKind::InvalidInput, "not an RPC record"))));
         };
         if outgoing.message.len() > MAX_RECORD_BYTES {
-            return Err((None, io::Error::new(io::ErrorKind::InvalidInput, "a record too long")));
+            return Err(Box::new((None, io::Error::new(io::ErrorKind::InvalidInput, "a record too long"))));
         }
         match self.role {
             Role::Client => match self.send_call(&outgoing, xid, is_call) {
                 Ok(()) => Ok(true),
-                Err(error) => Err((Some(outgoing), error)),
+                Err(error) => Err(Box::new((Some(outgoing), error))),
             },
             Role::Brick => self.send_answer(outgoing, xid, is_call),
         }
@@ -586,14 +590,7 @@ impl Inner {
     }
 
     /// Exposes memory, as a chunk.
-    fn expose(
-        &mut self,
-        held: Held,
-        start: usize,
-        len: usize,
-        position: usize,
-        access: Access,
-    ) -> io::Result<Chunk> {
+    fn expose(&mut self, held: Held, start: usize, len: usize, position: usize, access: Access) -> io::Result<Chunk> {
         let (handle, address) = self.endpoint()?.expose(held, start, len, access)?;
         Ok(Chunk { position: position as u32, handle, length: len as u32, address })
     }
@@ -659,12 +656,7 @@ impl Inner {
         }
     }
 
-    fn send_answer(
-        &mut self,
-        mut outgoing: Outgoing,
-        xid: u32,
-        is_call: bool,
-    ) -> Result<bool, (Option<Outgoing>, io::Error)> {
+    fn send_answer(&mut self, mut outgoing: Outgoing, xid: u32, is_call: bool) -> Result<bool, NotSent> {
         if outgoing.request.is_none() && !is_call {
             outgoing.request = self.requests.remove(&xid);
         }
@@ -684,11 +676,11 @@ impl Inner {
                         self.parked.insert(number, outgoing);
                         Ok(false)
                     }
-                    Err(error) => Err((Some(outgoing), error)),
+                    Err(error) => Err(Box::new((Some(outgoing), error))),
                 }
             }
-            Ok(false) => Err((Some(outgoing), io::ErrorKind::WouldBlock.into())),
-            Err(error) => Err((Some(outgoing), error)),
+            Ok(false) => Err(Box::new((Some(outgoing), io::ErrorKind::WouldBlock.into()))),
+            Err(error) => Err(Box::new((Some(outgoing), error))),
         }
     }
 
@@ -710,7 +702,8 @@ impl Inner {
             }
             _ => return Ok(false),
         };
-        let invalidate = used.map(|chunk| chunk.handle).or(request.keys.first().copied()).filter(|_| self.may_invalidate);
+        let invalidate =
+            used.map(|chunk| chunk.handle).or(request.keys.first().copied()).filter(|_| self.may_invalidate);
         let (mut work, mut held) = (Vec::new(), Vec::new());
         let sent = match used {
             None => {
@@ -792,7 +785,9 @@ impl Inner {
             }
             self.waiting -= 1;
             self.bulk_bytes += total;
-            self.endpoint()?.post(&work, vec![Held::Buffer(buffer)], token).map_err(|e| io::Error::other(e.to_string()))?;
+            self.endpoint()?
+                .post(&work, vec![Held::Buffer(buffer)], token)
+                .map_err(|e| io::Error::other(e.to_string()))?;
         }
         Ok(())
     }

@@ -109,10 +109,8 @@ impl Driver {
         super::check().map_err(|reason| io::Error::new(io::ErrorKind::Unsupported, reason))?;
         let cm = EventChannel::new()?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let timer = rustix::time::timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )?;
+        let timer =
+            rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
         let every = Itimerspec { it_interval: second, it_value: second };
         rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &every)?;
@@ -222,9 +220,8 @@ impl Driver {
     pub fn listen(self: &Arc<Driver>, address: SocketAddr, on_connection: OnConnection) -> io::Result<Listener> {
         let token = self.token();
         let mut id = CmId::new(&self.cm, token)?;
-        id.listen(address, BACKLOG).map_err(|error| {
-            io::Error::new(error.kind(), format!("listening on {address} over RDMA: {error}"))
-        })?;
+        id.listen(address, BACKLOG)
+            .map_err(|error| io::Error::new(error.kind(), format!("listening on {address} over RDMA: {error}")))?;
         let local = id.addresses().0.unwrap_or(address);
         self.listeners.lock().insert(token, Arc::new(ListenerState { on_connection, _id: Mutex::new(id) }));
         Ok(Listener { token, driver: Arc::downgrade(self), local })
@@ -309,8 +306,9 @@ impl Driver {
         let connection = self.connections.lock().get(&event.token).cloned();
         let Some(connection) = connection else { return };
         let result = match event.kind {
-            CmEventKind::AddressResolved => connection
-                .with(|inner| inner.id.as_mut().map_or(Ok(()), |id| id.resolve_route(RESOLVE_MS))),
+            CmEventKind::AddressResolved => {
+                connection.with(|inner| inner.id.as_mut().map_or(Ok(()), |id| id.resolve_route(RESOLVE_MS)))
+            }
             CmEventKind::RouteResolved => self.route_resolved(&connection),
             CmEventKind::Established => self.established(&connection, &event),
             CmEventKind::Failed(what) => {

@@ -31,7 +31,6 @@ pub struct Limits {
     pub max_qp_wr: u32,
     pub max_cqe: u32,
     pub max_srq_wr: u32,
-    pub max_sge: u32,
     /// RDMA reads of the other side that may be under way.
     pub responder_resources: u8,
     /// Ours.
@@ -83,7 +82,6 @@ impl Device {
             max_qp_wr: positive(found.max_qp_wr),
             max_cqe: positive(found.max_cqe),
             max_srq_wr: if found.max_srq > 0 { positive(found.max_srq_wr) } else { 0 },
-            max_sge: positive(found.max_sge),
             responder_resources: small(found.max_qp_rd_atom),
             initiator_depth: small(found.max_qp_init_rd_atom),
             windows: has(flags::IBV_DEVICE_MEM_MGT_EXTENSIONS)
@@ -148,11 +146,6 @@ impl Domain {
 
     pub(super) fn raw(&self) -> *mut ibv_pd {
         self.pd
-    }
-
-    /// Registered bytes, in use or kept.
-    pub fn registered_bytes(&self) -> usize {
-        self.used_bytes.load(Ordering::Relaxed)
     }
 
     /// A buffer of at least `len` bytes, to be written here or by the device.

@@ -108,12 +108,7 @@ impl ReceiveQueue {
     ///
     /// # Errors
     /// The device has none, or no memory.
-    pub fn new(
-        domain: &Arc<Domain>,
-        count: usize,
-        most: usize,
-        buffer_bytes: usize,
-    ) -> io::Result<Arc<ReceiveQueue>> {
+    pub fn new(domain: &Arc<Domain>, count: usize, most: usize, buffer_bytes: usize) -> io::Result<Arc<ReceiveQueue>> {
         let limits = domain.device.limits;
         if limits.max_srq_wr == 0 {
             return Err(io::Error::new(
@@ -171,11 +166,6 @@ impl ReceiveQueue {
             state.count += 1;
         }
         Ok(())
-    }
-
-    /// Buffers posted at the moment.
-    pub fn posted(&self) -> usize {
-        self.state.lock().count
     }
 
     fn take(&self, id: u64) -> Option<Buffer> {
@@ -450,8 +440,7 @@ impl Endpoint {
         };
         // SAFETY: the window lives until the endpoint is dropped.
         let key = unsafe { rdma_sys::ibv_inc_rkey((*window).rkey) };
-        let entry =
-            Exposed { registered: None, window: Some(window), held, address, len, access, invalidating: false };
+        let entry = Exposed { registered: None, window: Some(window), held, address, len, access, invalidating: false };
         self.exposed.insert(key, entry);
         self.to_bind.push(key);
         Ok((key, address))
@@ -527,9 +516,8 @@ impl Endpoint {
             parts.push(list);
         }
         let mut chain = Vec::with_capacity(self.to_bind.len() + work.len());
-        for key in std::mem::take(&mut self.to_bind) {
-            chain.extend(self.bind_request(key));
-        }
+        let bound = std::mem::take(&mut self.to_bind);
+        chain.extend(bound.iter().filter_map(|key| self.bind_request(*key)));
         for (work, list) in work.iter().zip(&mut parts) {
             let mut next = match work {
                 Work::Read { address, key, .. } => rdma(ibv_wr_opcode::IBV_WR_RDMA_READ, *address, *key),
@@ -545,10 +533,18 @@ impl Endpoint {
             next.num_sge = list.len() as i32;
             chain.push(next);
         }
-        self.post_chain(chain, What::Work { token, held })
+        self.post_chain(chain, What::Work { token, held })?;
+        for key in bound {
+            if let Some(window) = self.exposed.get(&key).and_then(|exposed| exposed.window) {
+                // Only now: the request names the key it had before.
+                // SAFETY: the window lives; its next key is counted from this one.
+                unsafe { (*window).rkey = key };
+            }
+        }
+        Ok(())
     }
 
-    /// The request that binds the window of an exposure. From now on the key is the window's.
+    /// The request that binds the window of an exposure.
     fn bind_request(&self, key: u32) -> Option<ibv_send_wr> {
         let exposed = self.exposed.get(&key)?;
         let (window, registered) = (exposed.window?, exposed.held.registered()?);
@@ -564,8 +560,6 @@ impl Endpoint {
             mw_access_flags: access.0,
         };
         next.bind_mw_tso_union.bind_mw = rdma_sys::bind_mw_t { mw: window, rkey: key, bind_info };
-        // SAFETY: the window lives; its next key is counted from this one.
-        unsafe { (*window).rkey = key };
         Some(next)
     }
 
