@@ -22,7 +22,7 @@ fn call(xid: u32, header: usize, payload: usize, reply_header: usize, reply_payl
         out.put_u32(word);
     }
     out.put_bytes(xid as u8, header.saturating_sub(out.len()));
-    Message { header: out.freeze(), payload: pattern(xid, payload), padding: (payload % 4 != 0) as u8 }
+    Message { header: out.freeze(), payload: pattern(xid, payload), padding: u8::from(!payload.is_multiple_of(4)) }
 }
 
 fn pattern(xid: u32, len: usize) -> Payload {

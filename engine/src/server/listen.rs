@@ -45,7 +45,7 @@ pub fn open(endpoint: Endpoint) -> io::Result<Entrance> {
                 .and_then(|socket| listen_on(socket, address))
                 .map(Entrance::Sockets)
         }
-        Kind::Rdma => listen_verbs(address).map(Entrance::Transports),
+        Kind::Rdma => ladrillo_transport::verbs::listen(address).map(Entrance::Transports),
         Kind::Sdp(Via::Rsocket) => sdp::listen(address).map(Entrance::Transports),
         Kind::Sdp(via) => {
             sdp::kernel::socket(via, address).and_then(|socket| listen_on(socket, address)).map(Entrance::Sockets)
@@ -79,16 +79,6 @@ pub fn open_all(endpoints: &[Endpoint]) -> io::Result<Vec<(Endpoint, Entrance)>>
         Some(e) if opened.is_empty() => Err(e),
         _ => Ok(opened),
     }
-}
-
-/// The error of a transport that this program was built without.
-pub fn unavailable(kind: Kind) -> io::Error {
-    let text = format!("this program was built without the transport {kind}: use tcp, or a build that has it");
-    io::Error::new(io::ErrorKind::Unsupported, text)
-}
-
-fn listen_verbs(_address: SocketAddr) -> io::Result<Box<dyn Listener>> {
-    Err(unavailable(Kind::Rdma))
 }
 
 fn listen_on(socket: socket2::Socket, address: SocketAddr) -> io::Result<TcpListener> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ladrillo_translator::LocalFuture;
-use ladrillo_transport::{Address, Connector, Kind, Transport, Via, sdp};
+use ladrillo_transport::{Address, Connector, Kind, Transport, Via, sdp, verbs};
 
 use super::tcp::connect_kernel_stream;
 use super::{TcpConnector, resolve, timeout};
@@ -48,8 +48,14 @@ async fn to_first(host: &str, port: u16, kind: Kind) -> io::Result<Arc<dyn Trans
     Err(last)
 }
 
-async fn connect_verbs(_address: SocketAddr) -> io::Result<Arc<dyn Transport>> {
-    Err(unavailable(Kind::Rdma))
+#[cfg(feature = "verbs")]
+async fn connect_verbs(address: SocketAddr) -> io::Result<Arc<dyn Transport>> {
+    verbs::connect_by(&super::rdma::driver()?, address).await
+}
+
+#[cfg(not(feature = "verbs"))]
+async fn connect_verbs(address: SocketAddr) -> io::Result<Arc<dyn Transport>> {
+    verbs::connect(address).await
 }
 
 async fn connect_stream(address: SocketAddr, via: Via) -> io::Result<Arc<dyn Transport>> {

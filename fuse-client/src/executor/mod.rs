@@ -10,6 +10,8 @@
 mod connector;
 mod io;
 mod op;
+#[cfg(feature = "verbs")]
+mod rdma;
 mod resolve;
 mod ring;
 mod runtime;

@@ -84,6 +84,9 @@ pub(super) struct Inner {
     pub(super) listener: Option<u64>,
     peer: Option<SocketAddr>,
     local: Option<SocketAddr>,
+    pub(super) medium: String,
+    received_bytes: u64,
+    sent_bytes: u64,
     born: Instant,
     established: bool,
     credits: Credits,
@@ -202,6 +205,9 @@ impl Connection {
             listener: None,
             peer: None,
             local: None,
+            medium: "verbs".to_owned(),
+            received_bytes: 0,
+            sent_bytes: 0,
             born: now,
             established: false,
             credits: Credits::new(WINDOW, 0),
@@ -305,14 +311,18 @@ impl Connection {
     /// The next record. `UnexpectedEof` when the other side has closed.
     pub fn poll_recv(&self, cx: &Context<'_>) -> Poll<io::Result<Bytes>> {
         self.with(|inner| {
-            if matches!(inner.incoming.front(), Some(Entry::Ready(..)))
+            while matches!(inner.incoming.front(), Some(Entry::Ready(..)))
                 && let Some(Entry::Ready(record, bulk)) = inner.incoming.pop_front()
             {
                 inner.first_entry += 1;
                 inner.bulk_bytes = inner.bulk_bytes.saturating_sub(bulk);
                 inner.credits.consumed();
                 inner.pump();
-                return Poll::Ready(Ok(record));
+                // One that was answered meanwhile is empty.
+                if !record.is_empty() {
+                    inner.received_bytes += record.len() as u64;
+                    return Poll::Ready(Ok(record));
+                }
             }
             if let Some(failure) = &inner.failed {
                 return Poll::Ready(Err(failure.error()));
@@ -329,7 +339,6 @@ impl Connection {
                 if let Entry::Ready(record, _) = entry
                     && let Some(message) = answer(record)
                 {
-                    // What is left in its place is taken for a PING's answer by nobody.
                     *record = Bytes::new();
                     inner.queued_bytes += message.len();
                     inner.outgoing.push_back(Outgoing { message, reply_bytes: 0, request: None });
@@ -381,6 +390,17 @@ impl Connection {
     /// Our end, for logs.
     pub fn local(&self) -> String {
         name(self.inner.lock().local)
+    }
+
+    /// What carries it: the device.
+    pub fn medium(&self) -> String {
+        self.inner.lock().medium.clone()
+    }
+
+    /// Bytes of records received and taken, and sent.
+    pub fn traffic(&self) -> (u64, u64) {
+        let inner = self.inner.lock();
+        (inner.received_bytes, inner.sent_bytes)
     }
 
     /// Takes what has completed.
@@ -486,7 +506,10 @@ impl Inner {
             let Some(outgoing) = self.outgoing.pop_front() else { break };
             let len = outgoing.message.len();
             match self.send(outgoing) {
-                Ok(true) => self.queued_bytes = self.queued_bytes.saturating_sub(len),
+                Ok(true) => {
+                    self.queued_bytes = self.queued_bytes.saturating_sub(len);
+                    self.sent_bytes += len as u64;
+                }
                 Ok(false) => {}
                 Err(not_sent) => {
                     let (outgoing, error) = *not_sent;

@@ -80,14 +80,14 @@ struct ListenerState {
 }
 
 /// Listens until it is dropped.
-pub struct Listener {
+pub struct Entrance {
     token: u64,
     driver: Weak<Driver>,
     /// Where.
     pub local: SocketAddr,
 }
 
-impl Drop for Listener {
+impl Drop for Entrance {
     fn drop(&mut self) {
         if let Some(driver) = self.driver.upgrade() {
             let state = driver.listeners.lock().remove(&self.token);
@@ -106,7 +106,9 @@ impl Driver {
     /// # Errors
     /// `Unsupported` with the reason where there is no library or device; out of descriptors.
     pub fn new(config: DriverConfig) -> io::Result<Arc<Driver>> {
-        super::check().map_err(|reason| io::Error::new(io::ErrorKind::Unsupported, reason))?;
+        super::check().map_err(|reason| {
+            io::Error::new(io::ErrorKind::Unsupported, format!("RDMA is not available here: {reason}"))
+        })?;
         let cm = EventChannel::new()?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let timer =
@@ -217,14 +219,14 @@ impl Driver {
     ///
     /// # Errors
     /// The address is taken, or not here.
-    pub fn listen(self: &Arc<Driver>, address: SocketAddr, on_connection: OnConnection) -> io::Result<Listener> {
+    pub fn listen(self: &Arc<Driver>, address: SocketAddr, on_connection: OnConnection) -> io::Result<Entrance> {
         let token = self.token();
         let mut id = CmId::new(&self.cm, token)?;
         id.listen(address, BACKLOG)
             .map_err(|error| io::Error::new(error.kind(), format!("listening on {address} over RDMA: {error}")))?;
         let local = id.addresses().0.unwrap_or(address);
         self.listeners.lock().insert(token, Arc::new(ListenerState { on_connection, _id: Mutex::new(id) }));
-        Ok(Listener { token, driver: Arc::downgrade(self), local })
+        Ok(Entrance { token, driver: Arc::downgrade(self), local })
     }
 
     pub(super) fn forget(&self, token: u64) {
@@ -271,6 +273,7 @@ impl Driver {
         };
         connection.with(|inner| {
             inner.note_addresses(&id);
+            inner.medium = format!("verbs on {}", state.device.name);
             inner.domain = Some(domain.clone());
             inner.receive = Some(receive.clone());
         });

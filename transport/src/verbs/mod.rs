@@ -14,27 +14,110 @@ mod sys;
 pub mod wire;
 
 use std::io;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, LazyLock, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ladrillo_translator::LocalFuture;
+use parking_lot::Mutex;
 
 pub use connection::{Connection, Role};
-pub use driver::{Driver, DriverConfig, Listener, OnConnection};
+pub use driver::{Driver, DriverConfig, Entrance, OnConnection};
 pub use sys::check;
 
-use crate::{Message, Transport};
+use crate::{Accepted, Listener, Message, Transport};
 
-/// A [`Connection`] as a [`Transport`]; closed when dropped.
-pub struct VerbsTransport {
-    connection: Arc<Connection>,
+/// Connections that were made and not yet accepted.
+const BACKLOG: usize = 1024;
+/// Bytes of answers that may wait for one client before it is cut off.
+const MAX_POSTED_BYTES: usize = 256 << 20;
+
+/// A driver with a thread of its own, shared by all who use it, while there are any.
+struct Shared {
+    role: Role,
+    driver: Mutex<Weak<Driver>>,
 }
 
-impl VerbsTransport {
-    /// Of a connection that is connected.
-    pub fn new(connection: Arc<Connection>) -> VerbsTransport {
-        VerbsTransport { connection }
+impl Shared {
+    fn get(&self) -> io::Result<Arc<Driver>> {
+        let mut current = self.driver.lock();
+        if let Some(driver) = current.upgrade() {
+            return Ok(driver);
+        }
+        let driver = Driver::new(DriverConfig { role: self.role, windows: true })?;
+        driver.start_thread("rdma")?;
+        *current = Arc::downgrade(&driver);
+        Ok(driver)
     }
+}
+
+static BRICK: LazyLock<Shared> = LazyLock::new(|| Shared { role: Role::Brick, driver: Mutex::default() });
+static CLIENT: LazyLock<Shared> = LazyLock::new(|| Shared { role: Role::Client, driver: Mutex::default() });
+
+/// Listens: for bricks.
+///
+/// # Errors
+/// `Unsupported` with the reason where RDMA cannot be had; the address is taken or not that of an RDMA device.
+pub fn listen(address: SocketAddr) -> io::Result<Box<dyn Listener>> {
+    let driver = BRICK.get()?;
+    let (arrived, arrivals) = sync_channel::<Arc<Connection>>(BACKLOG);
+    let on_connection: OnConnection = Box::new(move |connection| {
+        if let Err(error) = arrived.try_send(connection.clone()) {
+            tracing::warn!(peer = %connection.peer(), %error, "RDMA connection not taken");
+            connection.close();
+        }
+    });
+    let entrance = driver.listen(address, on_connection)?;
+    Ok(Box::new(VerbsListener { entrance, arrivals, _driver: driver }))
+}
+
+/// Connects, for clients without a runtime of their own that could wait for a descriptor: a thread does it.
+///
+/// # Errors
+/// `Unsupported` with the reason where RDMA cannot be had; the network's.
+pub async fn connect(address: SocketAddr) -> io::Result<Arc<dyn Transport>> {
+    connect_by(&CLIENT.get()?, address).await
+}
+
+/// Connects by a driver that somebody runs.
+///
+/// # Errors
+/// The network's.
+pub async fn connect_by(driver: &Arc<Driver>, address: SocketAddr) -> io::Result<Arc<dyn Transport>> {
+    let transport = VerbsTransport { connection: driver.connect(address)?, _driver: driver.clone() };
+    // Given up half-way, it is dropped and closed.
+    std::future::poll_fn(|cx| transport.connection.poll_connected(cx)).await?;
+    Ok(Arc::new(transport))
+}
+
+struct VerbsListener {
+    entrance: Entrance,
+    arrivals: Receiver<Arc<Connection>>,
+    _driver: Arc<Driver>,
+}
+
+impl Listener for VerbsListener {
+    fn accept(&self, patience: Duration) -> io::Result<Option<Arc<dyn Accepted>>> {
+        match self.arrivals.recv_timeout(patience) {
+            Ok(connection) => Ok(Some(Arc::new(VerbsTransport { connection, _driver: self._driver.clone() }))),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn local(&self) -> SocketAddr {
+        self.entrance.local
+    }
+}
+
+/// A [`Connection`] as a [`Transport`]; closed when dropped.
+struct VerbsTransport {
+    connection: Arc<Connection>,
+    /// Lives as long as its connections.
+    _driver: Arc<Driver>,
 }
 
 impl Drop for VerbsTransport {
@@ -68,5 +151,36 @@ impl Transport for VerbsTransport {
 
     fn local(&self) -> String {
         self.connection.local()
+    }
+
+    fn medium(&self) -> String {
+        self.connection.medium()
+    }
+}
+
+impl Accepted for VerbsTransport {
+    fn post(&self, message: Message) -> io::Result<()> {
+        if self.connection.is_closed() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        self.connection.queue(message, 0);
+        if self.connection.queued_bytes() > MAX_POSTED_BYTES {
+            self.connection.close();
+            let text = format!("{}: the peer reads nothing, too much waits for it", self.connection.peer());
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
+        }
+        Ok(())
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>, bytes: usize) -> Poll<()> {
+        self.connection.poll_room(bytes, cx)
+    }
+
+    fn traffic(&self) -> (u64, u64) {
+        self.connection.traffic()
+    }
+
+    fn rescue(&self, answer: &dyn Fn(&Bytes) -> Option<Message>) {
+        self.connection.answer_waiting(answer);
     }
 }

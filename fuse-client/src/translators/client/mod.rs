@@ -486,7 +486,9 @@ impl Inner {
         let procedure = (fop4::PROGRAM, fop4::VERSION, kind.procedure());
         let timeout = if waits_for_lock(fop) { None } else { self.settings().frame_timeout };
         let body = session
-            .call(procedure, &self.credential(context, fop), timeout, |writer| fop4::write_request(writer, fop))
+            .call(procedure, &self.credential(context, fop), timeout, reply_bytes(fop), |writer| {
+                fop4::write_request(writer, fop)
+            })
             .await
             .map_err(|error| error.into_fop_error(&self.name))?;
         match fop4::decode_reply(kind, body) {
@@ -595,6 +597,17 @@ impl Inner {
         if let Some(orphan) = file.reopened(session.epoch, number, self.runtime.now()) {
             self.release_number(session, &context, File { gfid, fd: Some(orphan) }, file.directory).await;
         }
+    }
+}
+
+/// How large the payload of the answer may be, where it may be large: what is asked for. Entries with their attributes take
+/// some three times as much on the wire as the size asked for says, which counts what the kernel will get.
+fn reply_bytes(fop: &Fop) -> usize {
+    match fop {
+        Fop::Read { size_bytes, .. } => *size_bytes as usize,
+        Fop::Readdir { size_bytes, .. } => (*size_bytes as usize).saturating_mul(2),
+        Fop::Readdirp { size_bytes, .. } => (*size_bytes as usize).saturating_mul(3),
+        _ => 0,
     }
 }
 

@@ -115,12 +115,14 @@ impl Session {
         self.transport.peer()
     }
 
-    /// Calls a procedure, whose body `write` writes, and waits for the body of its reply.
+    /// Calls a procedure, whose body `write` writes, and waits for the body of its reply, which may have a payload of
+    /// `reply_bytes` (0: small, or unknown).
     pub async fn call(
         &self,
         (program, version, procedure): (u32, u32, u32),
         credential: &Credential,
         timeout: Option<Duration>,
+        reply_bytes: usize,
         write: impl FnOnce(&mut Writer) -> Result<Payload, EncodeError>,
     ) -> Result<Bytes, CallError> {
         let (registration, answer) = self.register(timeout)?;
@@ -129,7 +131,7 @@ impl Session {
             .map_err(CallError::Unsendable)?;
         let payload = write(&mut writer).map_err(CallError::Unsendable)?;
         let message = Message { header: writer.finish(), payload, padding: 0 };
-        if let Err(error) = self.transport.send(message).await {
+        if let Err(error) = self.transport.send_expecting(message, reply_bytes).await {
             tracing::debug!(peer = %self.peer(), %error, "sending failed");
             self.close();
             return Err(CallError::Lost);
@@ -220,7 +222,7 @@ impl Session {
 
     async fn ping(&self) {
         let procedure = (dump::PROGRAM, dump::VERSION, dump::PROC_PING);
-        let _ = self.call(procedure, &Credential::v2(&Context::root()), None, |_| Ok(Payload::empty())).await;
+        let _ = self.call(procedure, &Credential::v2(&Context::root()), None, 0, |_| Ok(Payload::empty())).await;
         self.pinging.store(false, Ordering::Release);
     }
 

@@ -9,6 +9,7 @@ use ladrillo_translator::steps::MAX_STEPS;
 use ladrillo_translator::{Fop, FopError, FopKind, FopResult, Reply, Step};
 use ladrillo_transport::Credential;
 use ladrillo_transport::program::extension::{self, Outgoing};
+use ladrillo_transport::xdr::Writer;
 
 use super::session::{CallError, Session};
 use super::{Inner, waits_for_lock};
@@ -108,8 +109,9 @@ impl Inner {
             .collect();
         let procedure = (extension::PROGRAM, extension::VERSION, extension::PROC_STEPS);
         let timeout = self.settings().frame_timeout;
-        let called =
-            session.call(procedure, &credentials[0], timeout, |w| extension::write_request(w, &outgoing)).await;
+        let reply_bytes = steps.iter().map(|step| super::reply_bytes(&step.fop)).sum();
+        let write = |writer: &mut Writer| extension::write_request(writer, &outgoing);
+        let called = session.call(procedure, &credentials[0], timeout, reply_bytes, write).await;
         let body = match called {
             Ok(body) => body,
             // Nothing was sent: each for itself, so that only the one that cannot be sent fails.
