@@ -43,3 +43,43 @@ fn memory_stays_below_the_ceiling() {
     // Three glusterd, three bricks, three heal services, two mounts.
     assert!(seen >= 8, "only {seen} processes were found");
 }
+
+/// `LONG=1`: a million files, as the promise has it; else 4,000, which are enough to see what one costs.
+#[test]
+fn a_client_that_has_walked_many_files_stays_small() {
+    let is_long = std::env::var("LONG").is_ok_and(|value| !value.is_empty() && value != "0");
+    let directories = if is_long { 100 } else { 4 };
+    let (per_directory, limit) = if is_long { (10_000, 3000) } else { (1_000, 120) };
+    let cluster = Cluster::builder(1).brick_size("24G").build();
+    cluster.form_pool();
+    let node = cluster.node(1);
+    let limit = std::time::Duration::from_secs(limit);
+    node.gluster("volume create gv0 debian1:/mnt/brick1/gv0").must();
+    node.gluster("volume start gv0").must();
+    cluster.wait_online("gv0", 1);
+    let mount = "mount -t glusterfs debian1:/gv0 /mnt/gv0";
+    let fill = format!(
+        "import os
+for d in range({directories}):
+    os.mkdir(f'/mnt/gv0/d{{d}}')
+    for n in range({per_directory}): os.mknod(f'/mnt/gv0/d{{d}}/a-name-of-some-length-{{n:06}}')"
+    );
+    node.sh_within(limit, &format!("{mount}; python3 -c \"{fill}\" && umount /mnt/gv0 && {mount}")).must();
+    let resident = |program: &str| {
+        let report =
+            node.sh(&format!("awk '/^VmRSS|^VmHWM/ {{print $2}}' /proc/$(pgrep -x {program} | tail -1)/status"));
+        let kib: Vec<u64> = report.must().stdout.lines().filter_map(|line| line.parse().ok()).collect();
+        (kib[1], kib[0])
+    };
+    let before = (resident("glusterfs"), resident("glusterfsd"));
+    let found = node.sh_within(limit, "ls -lR /mnt/gv0 | grep -c '^-'").must().stdout;
+    assert_eq!(found.trim(), (directories * per_directory).to_string());
+    let walked = (resident("glusterfs"), resident("glusterfsd"));
+    // The kernel forgets what it does not use: so do we.
+    node.sh("echo 2 > /proc/sys/vm/drop_caches; sleep 1; echo 2 > /proc/sys/vm/drop_caches").must();
+    let forgotten = (resident("glusterfs"), resident("glusterfsd"));
+    println!("(now, peak) KiB of client and brick: {before:?}, walked {walked:?}, forgotten {forgotten:?}");
+    for ((_, peak), program) in [(forgotten.0, "client"), (forgotten.1, "brick")] {
+        assert!(peak <= CEILING_KIB, "{program}: {} MiB at its peak", peak >> 10);
+    }
+}
