@@ -130,12 +130,12 @@ impl Graph {
         let Some(top) = tops.first().cloned() else {
             return Err(shape(&last.name, "has nothing below it that stores anything"));
         };
+        let Parts { distributes, replicates, bricks, clients, translators, made_of, read_only } = builder.graph;
         // Of several, as the heal service has them, none is mounted.
         let top: Arc<dyn Translator> = match tops.len() {
-            1 => Meta::over(top, volfile, environment.runtime.wall_clock()),
+            1 => Meta::over(top, volfile, &translators, environment.runtime.clone()),
             _ => top,
         };
-        let Parts { distributes, replicates, bricks, clients, translators, made_of, read_only } = builder.graph;
         let (name, made_of) = (last.name.clone(), Mutex::new(made_of));
         Ok(Graph { top, name, distributes, replicates, bricks, clients, read_only, translators, made_of, tops })
     }

@@ -6,6 +6,7 @@
 //! completion on the thread that submitted them; translators themselves are shared by all threads of the process, so
 //! what they keep lives in concurrent maps or behind short, uncontended locks, never held across an `.await`.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -63,7 +64,7 @@ pub trait Translator: Send + Sync {
     }
 
     /// What it holds, for state dumps: names and values.
-    fn state(&self) -> Vec<(&'static str, String)> {
+    fn state(&self) -> Vec<(Cow<'static, str>, String)> {
         Vec::new()
     }
 

@@ -1,8 +1,9 @@
 //! `meta`: the graph of a mount as files, below `.meta` in its root (not listed there).
 //!
 //! Of GlusterFS 10.3's tree: `version`, and for the graph of the moment `graphs/active/{volfile,top}` and of each translator
-//! `graphs/active/NAME/{name,type,options/KEY,subvolumes/N}`. Scripts read where a brick is from it. What it shows is the
-//! volfile the graph was built from; nothing in it can be changed.
+//! `graphs/active/NAME/{name,type,options/KEY,subvolumes/N,private}`. Scripts read where a brick is from it, and from `private`, which
+//! tells a translator's state at the moment, whether it is up. The rest shows the volfile the graph was built from; nothing in it
+//! can be changed.
 
 use std::sync::{Arc, Weak};
 
@@ -11,7 +12,7 @@ use ladrillo_translator::error::errno::{EINVAL, EISDIR, ENODATA, ENOENT, ENOTDIR
 use ladrillo_translator::fop::{DirEntry, Entry, Name};
 use ladrillo_translator::{
     Context, Dict, FileType, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, OptionError, Options, Parent, Payload,
-    Reply, Timespec, Translator, Volfile,
+    Reply, Runtime, Timespec, Translator, Volfile,
 };
 
 /// The directory, in the root.
@@ -24,6 +25,8 @@ enum Content {
     /// Names and nodes, in order.
     Directory(Vec<(Name, usize)>),
     File(Bytes),
+    /// What a translator holds when it is read.
+    State(Arc<dyn Translator>),
     Symlink(Bytes),
 }
 
@@ -36,12 +39,18 @@ struct Node {
 pub struct Meta {
     below: Arc<dyn Translator>,
     nodes: Vec<Node>,
+    runtime: Arc<dyn Runtime>,
     born: Timespec,
 }
 
 impl Meta {
-    /// Shows `volfile`, from which `below` was built.
-    pub fn over(below: Arc<dyn Translator>, volfile: &Volfile, born: Timespec) -> Arc<Meta> {
+    /// Shows `volfile`, from which `below` and what is in `translators` were built.
+    pub fn over(
+        below: Arc<dyn Translator>,
+        volfile: &Volfile,
+        translators: &[Arc<dyn Translator>],
+        runtime: Arc<dyn Runtime>,
+    ) -> Arc<Meta> {
         // Everybody may read it.
         let mut volfile = volfile.clone();
         for node in &mut volfile.nodes {
@@ -61,6 +70,9 @@ impl Meta {
             let translator = tree.directory(active, &node.name);
             tree.file(translator, "name", format!("{}\n", node.name));
             tree.file(translator, "type", format!("{}\n", node.kind));
+            if let Some(made) = translators.iter().find(|made| made.name() == node.name) {
+                tree.add(translator, "private", Content::State(made.clone()));
+            }
             let options = tree.directory(translator, "options");
             for (key, value) in node.options.iter() {
                 tree.file(options, key, format!("{value}\n"));
@@ -70,7 +82,8 @@ impl Meta {
                 tree.symlink(subvolumes, &number.to_string(), &format!("../../{name}"));
             }
         }
-        Arc::new(Meta { below, nodes: tree.nodes, born })
+        let born = runtime.wall_clock();
+        Arc::new(Meta { below, nodes: tree.nodes, runtime, born })
     }
 
     fn gfid(number: usize) -> Gfid {
@@ -108,10 +121,16 @@ impl Meta {
     fn iatt(&self, number: usize) -> Iatt {
         let (kind, permissions, size_bytes) = match self.nodes.get(number).map(|node| &node.content) {
             Some(Content::File(text)) => (FileType::Regular, 0o444, text.len() as u64),
+            Some(Content::State(translator)) => (FileType::Regular, 0o444, state_text(&**translator).len() as u64),
             Some(Content::Symlink(target)) => (FileType::Symlink, 0o777, target.len() as u64),
             _ => (FileType::Directory, 0o555, 4096),
         };
         let gfid = Meta::gfid(number);
+        // What may have changed is newer than what the kernel has of it.
+        let changed = match self.nodes.get(number).map(|node| &node.content) {
+            Some(Content::State(_)) => self.runtime.wall_clock(),
+            _ => self.born,
+        };
         Iatt {
             flags: Iatt::VALID_BASIC,
             gfid,
@@ -121,8 +140,8 @@ impl Meta {
             size_bytes,
             block_size_bytes: 4096,
             atime: self.born,
-            mtime: self.born,
-            ctime: self.born,
+            mtime: changed,
+            ctime: changed,
             ..Iatt::default()
         }
     }
@@ -208,8 +227,10 @@ impl Meta {
     }
 
     fn read(&self, number: usize, offset: u64, size_bytes: u32) -> FopResult {
-        let Some(Content::File(text)) = self.nodes.get(number).map(|node| &node.content) else {
-            return Err(FopError::new(EISDIR, "not a file"));
+        let text = match self.nodes.get(number).map(|node| &node.content) {
+            Some(Content::File(text)) => text.clone(),
+            Some(Content::State(translator)) => state_text(&**translator).into(),
+            _ => return Err(FopError::new(EISDIR, "not a file")),
         };
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
         let end = start.saturating_add(size_bytes as usize).min(text.len());
@@ -242,6 +263,11 @@ impl Meta {
             .collect();
         Ok(Reply::Entries { entries, xdata: Dict::new() })
     }
+}
+
+/// In the form of GlusterFS's: `child_up[0] = 1`.
+fn state_text(translator: &dyn Translator) -> String {
+    translator.state().iter().map(|(name, value)| format!("{name} = {value}\n")).collect()
 }
 
 fn no_xattr(name: &[u8]) -> FopResult {
@@ -323,12 +349,32 @@ mod tests {
         fn set_parent(&self, _: Weak<dyn Parent>, _: usize) {}
     }
 
+    /// The client of the graph.
+    struct Held;
+
+    impl Translator for Held {
+        fn name(&self) -> &str {
+            "v-client-0"
+        }
+
+        fn submit<'a>(&'a self, _: &'a Context, _: Fop) -> FopFuture<'a> {
+            Box::pin(async { Err(FopError::new(99, "held")) })
+        }
+
+        fn state(&self) -> Vec<(std::borrow::Cow<'static, str>, String)> {
+            vec![("connected".into(), "1".into())]
+        }
+
+        fn set_parent(&self, _: Weak<dyn Parent>, _: usize) {}
+    }
+
     fn meta() -> Arc<Meta> {
         let client = volfile::Node::new("v-client-0", "protocol/client")
             .option("remote-subvolume", "/bricks/b0")
             .option("password", "secret");
         let top = volfile::Node::new("v", "debug/io-stats").over(["v-client-0"]);
-        Meta::over(Arc::new(Below), &Volfile { nodes: vec![client, top] }, Timespec::default())
+        let runtime = Arc::new(crate::executor::RingRuntime::new());
+        Meta::over(Arc::new(Below), &Volfile { nodes: vec![client, top] }, &[Arc::new(Held)], runtime)
     }
 
     fn ask(meta: &Meta, fop: Fop) -> FopResult {
@@ -360,6 +406,7 @@ mod tests {
         let meta = meta();
         assert_eq!(cat(&meta, ".meta/graphs/active/v-client-0/options/remote-subvolume"), "/bricks/b0\n");
         assert_eq!(cat(&meta, ".meta/graphs/active/v/type"), "debug/io-stats\n");
+        assert_eq!(cat(&meta, ".meta/graphs/active/v-client-0/private"), "connected = 1\n");
         let options = File { gfid: walk(&meta, ".meta/graphs/active/v-client-0/options").unwrap(), fd: None };
         let list = Fop::Readdirp { file: options, offset: 0, size_bytes: 4096, xdata: Dict::new() };
         let Ok(Reply::Entries { entries, .. }) = ask(&meta, list) else { panic!() };

@@ -18,6 +18,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -214,14 +215,14 @@ impl Translator for Client {
         }
     }
 
-    fn state(&self) -> Vec<(&'static str, String)> {
+    fn state(&self) -> Vec<(Cow<'static, str>, String)> {
         let brick = self.brick();
         vec![
-            ("connected", self.is_connected().to_string()),
-            ("remote", self.peer().unwrap_or_default()),
-            ("remote-host", brick.0),
-            ("remote-subvolume", brick.1),
-            ("fds", self.open_files().to_string()),
+            ("connected".into(), self.is_connected().to_string()),
+            ("remote".into(), self.peer().unwrap_or_default()),
+            ("remote-host".into(), brick.0),
+            ("remote-subvolume".into(), brick.1),
+            ("fds".into(), self.open_files().to_string()),
         ]
     }
 

@@ -40,6 +40,7 @@ mod unlink;
 mod virtual_xattr;
 mod xattr;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -286,13 +287,13 @@ impl Translator for Distribute {
         Ok(true)
     }
 
-    fn state(&self) -> Vec<(&'static str, String)> {
+    fn state(&self) -> Vec<(Cow<'static, str>, String)> {
         let states = (0..self.count()).map(|child| if self.is_up(child) { "1" } else { "0" });
         vec![
-            ("subvolume_cnt", self.count().to_string()),
-            ("subvolume_status", states.collect::<Vec<_>>().join(",")),
-            ("inodes", self.table.len().to_string()),
-            ("fds", self.files.lock().len().to_string()),
+            ("subvolume_cnt".into(), self.count().to_string()),
+            ("subvolume_status".into(), states.collect::<Vec<_>>().join(",")),
+            ("inodes".into(), self.table.len().to_string()),
+            ("fds".into(), self.files.lock().len().to_string()),
         ]
     }
 

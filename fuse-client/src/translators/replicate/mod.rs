@@ -27,6 +27,7 @@ pub(crate) mod tests;
 mod transaction;
 mod virtual_xattr;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -399,18 +400,22 @@ impl Translator for Replicate {
         Ok(true)
     }
 
-    fn state(&self) -> Vec<(&'static str, String)> {
+    fn state(&self) -> Vec<(Cow<'static, str>, String)> {
         let up = self.up();
-        let states = self.children.iter().enumerate().map(|(number, _)| if up.has(number) { "1" } else { "0" });
-        vec![
-            ("child_count", self.children.len().to_string()),
-            ("child_up", states.collect::<Vec<_>>().join(",")),
-            ("inodes", self.inodes.len().to_string()),
-            ("fds", self.files.lock().len().to_string()),
-            ("inodes-with-transactions", self.inodes.with_sessions().len().to_string()),
-            ("background-heals", self.background_heals.load(Ordering::Relaxed).to_string()),
-            ("backlog", self.backlog.load(Ordering::Relaxed).to_string()),
-        ]
+        let mut state = vec![("child_count".into(), self.children.len().to_string())];
+        // Scripts find a child by its mark, in the line below its state.
+        for (number, key) in self.settings().keys.pending.iter().enumerate() {
+            state.push((format!("child_up[{number}]").into(), u8::from(up.has(number)).to_string()));
+            state.push((format!("pending_key[{number}]").into(), String::from_utf8_lossy(key).into_owned()));
+        }
+        state.extend([
+            ("inodes".into(), self.inodes.len().to_string()),
+            ("fds".into(), self.files.lock().len().to_string()),
+            ("inodes-with-transactions".into(), self.inodes.with_sessions().len().to_string()),
+            ("background-heals".into(), self.background_heals.load(Ordering::Relaxed).to_string()),
+            ("backlog".into(), self.backlog.load(Ordering::Relaxed).to_string()),
+        ]);
+        state
     }
 
     fn set_parent(&self, parent: Weak<dyn Parent>, child_index: usize) {
