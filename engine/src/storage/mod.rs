@@ -256,7 +256,10 @@ impl Brick {
             Fop::Fgetxattr { file, name, xdata } => self.getxattr(context, &self.inode_of(file)?, &name, &xdata),
             Fop::Removexattr { gfid, name, xdata } => self.removexattr(context, &*self.resolve(gfid)?, &name, &xdata),
             Fop::Fremovexattr { file, name, xdata } => self.removexattr(context, &*self.inode_of(file)?, &name, &xdata),
-            Fop::Xattrop { gfid, kind, xattrs, xdata } => self.xattrop(&*self.resolve(gfid)?, kind, &xattrs, &xdata),
+            // Also of a file that only open descriptors hold: whoever has marked it takes the mark back.
+            Fop::Xattrop { gfid, kind, xattrs, xdata } => {
+                self.xattrop(&*self.inode_of(ladrillo_translator::fop::File { gfid, fd: None })?, kind, &xattrs, &xdata)
+            }
             Fop::Fxattrop { file, kind, xattrs, xdata } => self.xattrop(&*self.inode_of(file)?, kind, &xattrs, &xdata),
             Fop::Readdir { file, offset, size_bytes, xdata } => self.readdir(file, offset, size_bytes, &xdata, false),
             Fop::Readdirp { file, offset, size_bytes, xdata } => self.readdir(file, offset, size_bytes, &xdata, true),

@@ -383,6 +383,26 @@ fn xattrops_of_many_threads_lose_none() {
 }
 
 #[test]
+fn marks_of_a_file_without_names_are_taken_back() {
+    let Some(t) = brick() else { return };
+    let gfid = t.make(Gfid::ROOT, "f").unwrap();
+    let mark = |by: i32| {
+        let value: Vec<u8> = [by, 0, 0].iter().flat_map(|n| n.to_be_bytes()).collect();
+        let xattrs = Dict::new().with("trusted.afr.dirty", Value::Ptr(value.into()));
+        t.run(Fop::Xattrop { gfid, kind: XattropKind::AddArray, xattrs, xdata: Dict::new() })
+    };
+    let fd = FdId(77);
+    t.run(Fop::Open { gfid, flags: 2, fd, xdata: Dict::new() }).unwrap();
+    mark(1).unwrap();
+    let entry = Entry { parent: Gfid::ROOT, name: "f".into() };
+    t.run(Fop::Unlink { entry, flags: 0, xdata: Dict::new() }).unwrap();
+    let Reply::Xattrs { xattrs, .. } = mark(-1).unwrap() else { panic!() };
+    assert_eq!(xattrs.bytes("trusted.afr.dirty").map(|value| value.to_vec()), Some(vec![0; 12]));
+    t.run(Fop::Release { file: File { gfid, fd: Some(fd) } }).unwrap();
+    assert!(mark(1).is_err());
+}
+
+#[test]
 fn times_only_move_forward_unless_set() {
     let Some(t) = brick() else { return };
     let gfid = t.make(Gfid::ROOT, "f").unwrap();

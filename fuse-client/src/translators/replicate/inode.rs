@@ -156,7 +156,11 @@ impl InodeTable {
     /// Inodes whose session is not idle.
     pub fn with_sessions(&self) -> Vec<Arc<Inode>> {
         let busy = |inode: &&Arc<Inode>| !inode.session.lock().is_idle();
-        self.shards.iter().flat_map(|shard| shard.lock().values().filter(busy).cloned().collect::<Vec<_>>()).collect()
+        let of_shard = |shard: &Mutex<HashMap<_, _>>| shard.lock().values().filter(busy).cloned().collect::<Vec<_>>();
+        let mut all: Vec<Arc<Inode>> = self.shards.iter().flat_map(of_shard).collect();
+        // In the same order in every run: the simulator replays.
+        all.sort_unstable_by_key(|inode| inode.gfid);
+        all
     }
 
     /// The inode, known from now on.

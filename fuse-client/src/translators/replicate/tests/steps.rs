@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ladrillo_translator::error::errno::{EEXIST, EIO, ENOENT, ETIMEDOUT};
+use ladrillo_translator::error::errno::{EAGAIN, EEXIST, EIO, ENOENT, ETIMEDOUT};
 use ladrillo_translator::fop::{EntrylkCmd, Flock, LockCmd, LockType};
 use ladrillo_translator::iatt::SetattrValid;
 use ladrillo_translator::option::Options;
-use ladrillo_translator::{Context, Dict, Fop, FopResult, Gfid, Iatt, LockOwner, Translator, Value};
+use ladrillo_translator::{Context, Dict, Fop, FopResult, Gfid, Iatt, LockOwner, Reply, Translator, Value};
 
 use super::bench::{Bricks, Client, at, bricks, pass, run};
 
@@ -67,7 +67,7 @@ fn agree(world: &Bricks) {
 
 #[test]
 fn operations_take_few_messages() {
-    for (together, expected) in [(true, [9, 9, 3, 6, 3, 9, 9, 9]), (false, [6, 9, 3, 6, 6, 6, 6, 6])] {
+    for (together, expected) in [(true, [3, 6, 3, 3, 3, 3, 6, 6]), (false, [6, 9, 3, 6, 6, 6, 6, 6])] {
         let world = bricks(3);
         let client = world.client(Options::new());
         client.wires.iter().for_each(|wire| wire.together.store(together, Ordering::SeqCst));
@@ -129,6 +129,91 @@ fn a_name_that_is_locked_on_one_brick_is_made_when_it_is_free() {
         });
         agree(&world);
     }
+}
+
+#[test]
+fn what_was_made_beside_a_foreign_lock_is_undone() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        foreign_lock(&world, 2, Ok("f"), true).await.unwrap();
+        let create = client.create(Gfid::ROOT, "f");
+        let look = async {
+            // The first attempt is over, the transaction waits for the lock.
+            pass(Duration::from_millis(20)).await;
+            let count = world.disks.iter().filter(|disk| format!("{:?}", disk.snapshot()).contains("\"f\"")).count();
+            // The holder makes the name its own.
+            let xdata = Dict::new().with("gfid-req", Value::Gfid(Gfid([5; 16])));
+            let make = Fop::Mknod { entry: at(Gfid::ROOT, "f"), mode: 0o100644, rdev: 0, umask: 0, xdata };
+            for locks in &world.locks {
+                locks.submit(&Context::root(), make.clone()).await.unwrap();
+            }
+            foreign_lock(&world, 2, Ok("f"), false).await.unwrap();
+            count
+        };
+        let (created, count) = futures::join!(create, look);
+        assert_eq!(count, 0);
+        // Not exclusive: it opens what the other has made.
+        created.unwrap();
+        assert_eq!(client.lookup(Gfid::ROOT, "f").await.unwrap(), Gfid([5; 16]));
+        assert_eq!(client.mkdir(Gfid::ROOT, "f").await.unwrap_err().errno, EEXIST);
+        pass(SETTLE).await;
+    });
+    assert_eq!(world.differences(), Vec::<String>::new());
+    assert_eq!(world.locks.iter().map(|locks| locks.counts().granted).sum::<usize>(), 0);
+}
+
+#[test]
+fn a_name_that_two_want_is_made_once_and_leaves_all_directories_the_same_times() {
+    for (lead, first) in (0..40).flat_map(|lead| [(lead, 0), (lead, 1)]) {
+        let world = bricks(3);
+        let clients = [world.client(Options::new()), world.client(Options::new())];
+        for (number, client) in clients.iter().enumerate() {
+            for (brick, wire) in client.wires.iter().enumerate() {
+                // Each is nearer to other bricks.
+                *wire.latency.lock() = Duration::from_micros([[50, 50, 170], [110, 110, 50]][number][brick]);
+            }
+        }
+        let results = run(async {
+            pass(SETTLE).await;
+            let make = async |client: &Client| {
+                // Times are the caller's, as a mount gives them.
+                let context = Context { birth: client.replicate.runtime.wall_clock(), ..Context::root() };
+                let xdata = Dict::new().with("gfid-req", Value::Gfid(Gfid::random()));
+                let mkdir = Fop::Mkdir { entry: at(Gfid::ROOT, "d"), mode: 0o755, umask: 0, xdata };
+                client.replicate.submit(&context, mkdir).await
+            };
+            let one = make(&clients[first]);
+            let two = async {
+                pass(Duration::from_micros(lead * 5)).await;
+                make(&clients[1 - first]).await
+            };
+            let results = futures::join!(one, two);
+            pass(SETTLE).await;
+            [results.0, results.1]
+        });
+        assert_eq!(results.iter().filter(|made| made.is_ok()).count(), 1, "{lead}: {results:?}");
+        agree(&world);
+        let times: Vec<_> = world.disks.iter().map(|disk| disk.directory_times()).collect();
+        assert!(times.windows(2).all(|pair| pair[0] == pair[1]), "{lead}: {times:?}");
+    }
+}
+
+#[test]
+fn a_foreign_name_on_one_brick_is_healed_away() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let xdata = Dict::new().with("gfid-req", Value::Gfid(Gfid([5; 16])));
+        let make = Fop::Mknod { entry: at(Gfid::ROOT, "d"), mode: 0o100644, rdev: 0, umask: 0, xdata };
+        world.locks[1].submit(&Context::root(), make).await.unwrap();
+        let made = client.mkdir(Gfid::ROOT, "d").await.unwrap();
+        pass(SETTLE).await;
+        assert_eq!(client.lookup(Gfid::ROOT, "d").await.unwrap(), made);
+        // The brick that has another is accused on the others.
+        let accusers = world.marks().iter().filter(|mark| mark.contains("trusted.afr.v-client-1")).count();
+        assert!(accusers >= 2, "{:?}", world.marks());
+    });
 }
 
 #[test]
@@ -224,6 +309,27 @@ fn a_refusal_by_all_is_the_answer_of_steps_too() {
 }
 
 #[test]
+fn an_unlock_that_waits_goes_at_once_when_somebody_wants_it() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    let other = world.client(Options::new());
+    run(async {
+        client.mkdir(Gfid::ROOT, "d").await.unwrap();
+        assert_eq!(foreign_lock(&world, 0, Ok("d"), true).await.unwrap_err().errno, EAGAIN);
+        // Another client's transaction does not wait out the millisecond.
+        let before = client.replicate.runtime.now();
+        assert!(matches!(
+            other.ask(chmod(Gfid::ROOT, 0o755)).await.unwrap(),
+            Reply::PrePost { .. } | Reply::Done { .. } | Reply::Iatt { .. }
+        ));
+        other.ask(Fop::Rmdir { entry: at(Gfid::ROOT, "d"), flags: 0, xdata: Dict::new() }).await.unwrap();
+        assert!(client.replicate.runtime.now() - before < Duration::from_millis(1));
+        pass(SETTLE).await;
+    });
+    agree(&world);
+}
+
+#[test]
 fn files_that_are_closed_together_share_their_messages() {
     let world = bricks(3);
     let client = world.client(Options::new());
@@ -240,9 +346,44 @@ fn files_that_are_closed_together_share_their_messages() {
         assert_eq!(client.replicate.runtime.now(), before, "nothing is waited for");
         pass(SETTLE).await;
         let count = messages(&client);
-        assert!(count <= 32 * 18 + 2 * 6 + 12, "{count}");
+        assert!(count <= 32 * 9 + 2 * 6 + 12, "{count}");
     });
     let synced = client.wires[0].log.lock().iter().filter(|kind| *kind == "FSYNC").count();
     assert_eq!(synced, 32);
+    agree(&world);
+}
+
+#[test]
+fn a_rename_takes_two_trips_unless_it_replaces_a_directory() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        pass(SETTLE).await;
+        for name in ["a", "b"] {
+            let file = client.create(Gfid::ROOT, name).await.unwrap();
+            client.ask(Fop::Release { file }).await.unwrap();
+        }
+        for name in ["d", "e"] {
+            client.mkdir(Gfid::ROOT, name).await.unwrap();
+        }
+        pass(SETTLE).await;
+        let rename = |from: &str, to: &str| Fop::Rename {
+            from: at(Gfid::ROOT, from),
+            to: at(Gfid::ROOT, to),
+            xdata: Dict::new(),
+        };
+        for (from, to, most) in [("a", "c", 6), ("c", "b", 6), ("d", "e", 15)] {
+            messages(&client);
+            client.ask(rename(from, to)).await.unwrap();
+            let count = messages(&client);
+            assert!(count <= most, "{from} {to}: {count}");
+            pass(SETTLE).await;
+        }
+        // With a name locked elsewhere it waits.
+        foreign_lock(&world, 1, Ok("b"), true).await.unwrap();
+        let (renamed, ()) = futures::join!(client.ask(rename("b", "x")), held_for(&world, 1, Ok("b"), 50));
+        renamed.unwrap();
+        pass(SETTLE).await;
+    });
     agree(&world);
 }

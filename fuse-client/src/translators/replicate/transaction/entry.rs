@@ -5,11 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ladrillo_translator::error::errno::{EINVAL, EIO, ENOENT, EPERM};
 use ladrillo_translator::fop::{Entry, File};
-use ladrillo_translator::{Context, Dict, FdId, FileType, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, Reply};
+use ladrillo_translator::iatt::Mdata;
+use ladrillo_translator::{
+    Context, Dict, FdId, FileType, Fop, FopError, FopFuture, FopResult, Gfid, Iatt, Reply, Step, Value,
+};
 
 use super::lock::{Locked, Lockee, in_order, lock_error};
 use super::not_empty;
 use super::postop::{Names, PostOp, Target};
+use crate::translators::replicate::children::View;
+use crate::translators::replicate::fops::successes;
+use crate::translators::replicate::inode::Readable;
 use crate::translators::replicate::{Answer, Changelog, ChildReply, Mask, Replicate, Segment, leaves_unknown};
 
 /// What an entry operation touches.
@@ -22,6 +28,28 @@ struct Shape {
     opens: Option<(FdId, u32)>,
     /// Whether it makes a new inode, whose missing copies are to be accused on it.
     makes_inode: bool,
+}
+
+/// What became of an attempt with one message to each child.
+enum AtOnce {
+    /// It was the operation.
+    Ended(FopResult<()>),
+    /// Nothing is left of it but the times it gave to the directory on some children.
+    Undone(Option<Mdata>),
+}
+
+impl Shape {
+    /// Names that change, without more.
+    fn plain(entries: Vec<Entry>) -> Shape {
+        Shape { entries, directories: Vec::new(), opens: None, makes_inode: false }
+    }
+
+    /// What is to be locked, in order.
+    fn lockees(&self) -> Vec<Lockee> {
+        let of_name = |entry: &Entry| Lockee::Name { gfid: entry.parent, name: Some(entry.name.clone()) };
+        let wholes = self.directories.iter().map(|gfid| Lockee::Name { gfid: *gfid, name: None });
+        in_order(self.entries.iter().map(of_name).chain(wholes).collect())
+    }
 }
 
 impl Replicate {
@@ -43,32 +71,166 @@ impl Replicate {
 
     async fn run_entry(self: &Arc<Self>, context: &Context, fop: Fop, answer: &mut Answer) -> FopResult<()> {
         self.need_quorum()?;
-        let shape = self.entry_shape(context, &fop).await?;
-        let names =
-            shape.entries.iter().map(|entry| Lockee::Name { gfid: entry.parent, name: Some(entry.name.clone()) });
-        let wholes = shape.directories.iter().map(|gfid| Lockee::Name { gfid: *gfid, name: None });
-        let lockees = in_order(names.chain(wholes).collect());
         let own = self.root_context(self.inodes.fresh_owner());
-        let locked = self.lock_all(&own, &self.name, &lockees, self.up()).await;
+        let (shape, locked) = match self.lock_rename(context, &own, &fop).await {
+            Some((shape, locked)) => (shape, Some(locked)),
+            None => (self.entry_shape(context, &fop).await?, None),
+        };
+        let lockees = shape.lockees();
+        let mut moved = None;
+        if shape.makes_inode && self.all_take_steps() {
+            match self.make_at_once(context, &own, &fop, &shape, &lockees, answer).await {
+                AtOnce::Ended(outcome) => return outcome,
+                AtOnce::Undone(times) => moved = times,
+            }
+        }
+        let locked = match locked {
+            Some(locked) => locked,
+            None => self.lock_all(&own, &self.name, &lockees, self.up()).await,
+        };
         let mut opened = Mask::NONE;
         let outcome = if self.has_quorum(locked.on) {
             self.entry_locked(context, &own, &fop, &shape, &locked, (&mut opened, answer)).await
         } else {
             Err(lock_error(self, &locked))
         };
-        if let (Some((fd, _)), Err(_)) = (shape.opens, &outcome) {
+        if let Some(times) = moved {
+            self.even_times(context, &own, &shape, times).await;
+        }
+        self.end_entry(context, &own, &fop, &shape, &lockees, (locked.on, opened), &outcome).await;
+        outcome
+    }
+
+    /// Makes an inode with one message to each child, which locks the name and makes it: that is what the transaction does
+    /// where nobody else has the lock, in fewer messages. Where somebody has it on some child, what was made on others is
+    /// undone, and the transaction is to be run.
+    async fn make_at_once(
+        self: &Arc<Self>,
+        context: &Context,
+        own: &Context,
+        fop: &Fop,
+        shape: &Shape,
+        lockees: &[Lockee],
+        answer: &mut Answer,
+    ) -> AtOnce {
+        let [name] = lockees else { return AtOnce::Undone(None) };
+        let make = |_| Ok(vec![Step::then(context, fop.clone())]);
+        let moment = self.inodes.moment();
+        let Some(joined) = self.lock_and(own, name, self.everyone(), make).await else { return AtOnce::Undone(None) };
+        self.unlock_unknown(own, &self.name, lockees, &joined.outcome()).await;
+        let held = joined.locked();
+        let replies = joined.replies(0);
+        if joined.is_contended() {
+            self.unmake(context, own, fop, shape, lockees, held, &replies).await;
+            return AtOnce::Undone(moved_times(context, &replies));
+        }
+        // Who refused the lock for another reason, or was lost, has refused the whole.
+        let locked = Locked { on: self.everyone(), since: joined.since, error: None };
+        let opened = successes(&replies);
+        self.learn_new_inode(fop, &replies, &joined.since, moment);
+        let outcome = self.entry_done(context, own, fop, shape, &locked, (Vec::new(), 0), replies, answer).await;
+        self.end_entry(context, own, fop, shape, lockees, (held, opened), &outcome).await;
+        AtOnce::Ended(outcome)
+    }
+
+    /// Gives all copies of the directory the times that it has where something was made in vain: where the transaction did
+    /// nothing, the others do not have them.
+    async fn even_times(&self, context: &Context, own: &Context, shape: &Shape, times: Mdata) {
+        let Some(gfid) = shape.entries.first().map(|entry| entry.parent) else { return };
+        let xattrs = Dict::new().with("trusted.glusterfs.mdata", Value::Mdata(times));
+        let fop = Fop::Setxattr { gfid, xattrs, flags: 0, xdata: Dict::new() };
+        let own = Context { birth: context.birth, ..own.clone() };
+        let told = successes(&self.send_all(self.up(), &own, &fop).await);
+        if told != self.everyone() {
+            // For the healer, as after any change of attributes that some have not.
+            let target = Target::inode(gfid);
+            self.post_op(&own, told, target, PostOp::inode(Segment::Metadata, Mask::NONE, 1)).await;
+        }
+    }
+
+    /// A new inode that all have made has copies that nobody accuses.
+    fn learn_new_inode(&self, fop: &Fop, replies: &[ChildReply], since: &View, moment: u64) {
+        let Some(gfid) = fop.xdata().and_then(|xdata| xdata.gfid("gfid-req")) else { return };
+        let made = inodes(replies, successes(replies));
+        let all = self.everyone();
+        if since.up != all || made.len() != all.count() || made.iter().any(|(_, made)| *made != gfid) {
+            return;
+        }
+        let kind = new_iatt(replies, all).and_then(|iatt| iatt.file_type());
+        let good = if kind == Some(FileType::Directory) { all } else { all - self.arbiters() };
+        let readable = Readable { data: good, metadata: good, generation: since.generation, kind };
+        self.inodes.intern(gfid).learn(readable, moment);
+    }
+
+    /// Takes back, under the lock on `held`, what was made there; a name that has another inode than ours is not ours. Lets
+    /// go of the lock.
+    #[allow(clippy::too_many_arguments)]
+    async fn unmake(
+        &self,
+        context: &Context,
+        own: &Context,
+        fop: &Fop,
+        shape: &Shape,
+        lockees: &[Lockee],
+        held: Mask,
+        replies: &[ChildReply],
+    ) {
+        let gfid = fop.xdata().and_then(|xdata| xdata.gfid("gfid-req"));
+        let made: Mask = replies
+            .iter()
+            .filter(|(_, reply)| matches!(reply, Ok(Reply::Entry { iatt, .. }) if Some(iatt.gfid) == gfid))
+            .map(|(child, _)| *child)
+            .collect();
+        let unknown = replies.iter().any(|(_, reply)| matches!(reply, Err(error) if leaves_unknown(error)));
+        let Some(entry) = shape.entries.first().cloned() else { return };
+        let xdata = Dict::new();
+        let remove = match fop {
+            Fop::Mkdir { .. } => Fop::Rmdir { entry, flags: 0, xdata },
+            _ => Fop::Unlink { entry, flags: 0, xdata },
+        };
+        // Of the same moment: the directory's times stay those that the others get when it is made there.
+        let undo = Context { birth: context.birth, ..own.clone() };
+        let removed = self.steps_to_all(made & held, None, |_| vec![Step::new(&undo, remove.clone())]).await;
+        if let Some((fd, _)) = shape.opens {
+            self.release_on(context, fd, successes(replies)).await;
+        }
+        let failed = |results: &Vec<FopResult>| {
+            results.iter().any(|result| matches!(result, Err(error) if error.errno != ENOENT))
+        };
+        if unknown || removed.iter().any(|(_, results)| failed(results)) {
+            self.doubt_names(&shape.entries);
+        }
+        self.unlock_all(own, &self.name, lockees, held & self.up()).await;
+    }
+
+    /// Closes what was opened in vain, and lets go of the names on `held`: of success with the next message.
+    #[allow(clippy::too_many_arguments)]
+    async fn end_entry(
+        &self,
+        context: &Context,
+        own: &Context,
+        fop: &Fop,
+        shape: &Shape,
+        lockees: &[Lockee],
+        (held, opened): (Mask, Mask),
+        outcome: &FopResult<()>,
+    ) {
+        if outcome.is_ok() {
+            self.unlock_later(own, &self.name, lockees, held & self.up());
+            return;
+        }
+        if let Some((fd, _)) = shape.opens {
             // Its caller will not release what it was not given.
             self.files.lock().remove(&fd);
             self.release_on(context, fd, opened).await;
         }
-        self.unlock_all(&own, &self.name, &lockees, locked.on & self.up()).await;
-        if let (Err(_), Some((fd, _))) = (&outcome, shape.opens) {
+        self.unlock_all(own, &self.name, lockees, held & self.up()).await;
+        if let Some((fd, _)) = shape.opens {
             // A create that failed may have opened the file on some children.
             let gfid = fop.xdata().and_then(|xdata| xdata.gfid("gfid-req")).unwrap_or_default();
             let release = Fop::Release { file: File { gfid, fd: Some(fd) } };
-            self.send(locked.on, context, |_| release.clone()).await;
+            self.send(held, context, |_| release.clone()).await;
         }
-        outcome
     }
 
     async fn entry_locked(
@@ -106,7 +268,28 @@ impl Replicate {
             return Err(self.no_quorum());
         }
         let replies = self.send_all(on, context, fop).await;
-        *opened = super::super::fops::successes(&replies);
+        *opened = successes(&replies);
+        let locked = Locked { on, since: locked.since, error: None };
+        self.entry_done(context, own, fop, shape, &locked, (good, dirtied), replies, answer).await
+    }
+
+    /// Judges what the children in `locked` answered to the operation, and says on those that have it who does not. `good`:
+    /// per directory, the copies that nobody accuses, where they were asked; `dirtied`: how often they were marked.
+    #[allow(clippy::too_many_arguments)]
+    async fn entry_done(
+        &self,
+        context: &Context,
+        own: &Context,
+        fop: &Fop,
+        shape: &Shape,
+        locked: &Locked,
+        (mut good, dirtied): (Vec<Mask>, i32),
+        replies: Vec<ChildReply>,
+        answer: &mut Answer,
+    ) -> FopResult<()> {
+        let on = locked.on;
+        let optimistic = dirtied == 0;
+        let opened = successes(&replies);
         let mut verdict = self.verdict(&replies, self.view().kept_since(&locked.since, on));
         if matches!(fop, Fop::Unlink { .. } | Fop::Rmdir { .. }) && !verdict.done.is_empty() {
             // A copy that has no such name is as it would be after the removal.
@@ -151,7 +334,7 @@ impl Replicate {
             && let Some(gfid) = new_gfid(&replies, verdict.done)
         {
             self.note_open(fd, gfid, flags, false, verdict.done);
-            self.release_on(context, fd, *opened - verdict.done).await;
+            self.release_on(context, fd, opened - verdict.done).await;
         }
         if !missed.is_empty() {
             let mut told = verdict.done;
@@ -245,11 +428,11 @@ impl Replicate {
         let log = Changelog::of_new_inode(iatt.file_type(), self.settings().granular);
         let xattrs = self.settings().keys.xattrop(missed, log, None);
         let replies = self.xattrop(own, on, Target::inode(iatt.gfid), xattrs, Dict::new()).await;
-        super::super::fops::successes(&replies)
+        successes(&replies)
     }
 
     async fn entry_shape(&self, context: &Context, fop: &Fop) -> FopResult<Shape> {
-        let plain = |entries: Vec<Entry>| Shape { entries, directories: Vec::new(), opens: None, makes_inode: false };
+        let plain = Shape::plain;
         let need_gfid = |xdata: &Dict| match xdata.gfid("gfid-req") {
             Some(gfid) if !gfid.is_null() => Ok(()),
             _ => Err(FopError::new(EPERM, "a new inode needs a gfid-req")),
@@ -280,6 +463,37 @@ impl Replicate {
         })
     }
 
+    /// The locks of a rename that replaces no directory, taken with the message that asks what it replaces. `None`: it
+    /// replaces one, which is to be locked as well, or somebody has a lock; nothing is held.
+    async fn lock_rename(&self, context: &Context, own: &Context, fop: &Fop) -> Option<(Shape, Locked)> {
+        let Fop::Rename { from, to, .. } = fop else { return None };
+        let all = self.everyone();
+        if !self.all_take_steps() {
+            return None;
+        }
+        let shape = Shape::plain(vec![from.clone(), to.clone()]);
+        let lockees = shape.lockees();
+        let look = Fop::Lookup { gfid: Gfid::NULL, entry: Some(to.clone()), xdata: Dict::new() };
+        let since = self.view();
+        let tried = self.try_and(own, &lockees, all, &[Step::new(context, look)]).await;
+        let mut outcome = Vec::new();
+        let mut is_plain = true;
+        for (child, mut results) in tried {
+            let seen = results.pop();
+            is_plain &= match seen {
+                Some(Ok(Reply::Lookup { iatt, .. })) => iatt.file_type() != Some(FileType::Directory),
+                Some(Err(error)) => error.errno == ENOENT,
+                _ => false,
+            };
+            outcome.extend(results.into_iter().enumerate().map(|(lockee, result)| (lockee, child, result.err())));
+        }
+        if is_plain && outcome.iter().all(|(_, _, error)| error.is_none()) {
+            return Some((shape, Locked { on: all, since, error: None }));
+        }
+        self.let_go(own, &lockees, &outcome).await;
+        None
+    }
+
     /// The directory that `entry` names, if it names one: it is locked as a whole against entries that others make in
     /// it meanwhile.
     async fn directory_at(&self, context: &Context, entry: &Entry) -> FopResult<Option<Gfid>> {
@@ -291,6 +505,16 @@ impl Replicate {
             _ => None,
         }))
     }
+}
+
+/// The times that making something in vain gave to the directory it was made in; `None`: it moved none.
+fn moved_times(context: &Context, replies: &[ChildReply]) -> Option<Mdata> {
+    let touched = |(_, reply): &ChildReply| match reply {
+        Ok(Reply::Entry { parent, .. }) => Some(&parent.post).filter(|post| post.ctime == context.birth).cloned(),
+        _ => None,
+    };
+    let post = replies.iter().find_map(touched)?;
+    Some(Mdata { atime: post.atime, mtime: post.mtime, ctime: post.ctime })
 }
 
 /// The directories an operation changes, each once, with the name that changes.

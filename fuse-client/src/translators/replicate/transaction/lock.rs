@@ -242,6 +242,29 @@ impl Replicate {
         }
     }
 
+    /// Tries to lock all `lockees`, and carries out `then` whatever became of that, in one message to each child.
+    pub(super) async fn try_and(
+        &self,
+        own: &Context,
+        lockees: &[Lockee],
+        children: Mask,
+        then: &[Step],
+    ) -> Vec<(usize, Vec<FopResult>)> {
+        let lock = |lockee: &Lockee| Step::new(own, lockee.fop(self.domain(), Ask::Try));
+        self.steps_to_all(children, None, |_| lockees.iter().map(lock).chain(then.iter().cloned()).collect()).await
+    }
+
+    /// Lets go of what is held, or may be, after locks were tried.
+    pub(super) async fn let_go(&self, own: &Context, lockees: &[Lockee], outcome: &[(usize, usize, Option<FopError>)]) {
+        let held: Vec<(usize, usize)> = outcome
+            .iter()
+            .filter(|(_, _, error)| error.is_none())
+            .map(|(lockee, child, _)| (*lockee, *child))
+            .collect();
+        self.unlock_some(own, &self.name, lockees, &held).await;
+        self.unlock_unknown(own, &self.name, lockees, outcome).await;
+    }
+
     /// Lets go of `lockee`.
     pub(super) fn unlock_step(&self, context: &Context, lockee: &Lockee) -> Step {
         Step::new(context, lockee.fop(self.domain(), Ask::Unlock))
