@@ -4,7 +4,7 @@
 //! ([`Switch::switch`]); operations under way end on the graph they began on, later ones go to the new one; the old graph
 //! is left ([`Retiring::done`]) when nothing of it is in use any more: no operation, no file that the new one could not
 //! open, no listing half read (its offsets are the old graph's); what it could not keep of what was written there the next
-//! flush or fsync of the file reports. Bricks see both graphs as one client where
+//! fsync of the file reports, and the flushes before it. Bricks see both graphs as one client where
 //! protocol/client has inherited the session ([`crate::translators::client::Client::inherit`]), so that locks never
 //! change hands; elsewhere a lock is given up and taken anew.
 
@@ -20,7 +20,7 @@ use futures::lock::Mutex as TurnMutex;
 use ladrillo_translator::error::errno::{EAGAIN, EBADF, EINVAL};
 use ladrillo_translator::fop::{File, FopKind, LockCmd, LockType};
 use ladrillo_translator::{
-    Context, FdId, Fop, FopError, FopFuture, FopResult, Gfid, LockOwner, Parent, Reply, Runtime, Translator, Value,
+    Context, FdId, Fop, FopError, FopFuture, FopResult, Gfid, Parent, Reply, Runtime, Translator, Value,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -95,7 +95,12 @@ impl OpenFile {
         }
     }
 
-    /// Whether it was written there since this was last asked.
+    /// Whether it was written there since the last [`OpenFile::take_written`].
+    fn was_written(&self, number: u64) -> bool {
+        self.written_in.load(Ordering::Acquire) & bit_of(number) != 0
+    }
+
+    /// The same, and from now on it was not.
     fn take_written(&self, number: u64) -> bool {
         self.written_in.load(Ordering::Acquire) & bit_of(number) != 0
             && self.written_in.fetch_and(!bit_of(number), Ordering::AcqRel) & bit_of(number) != 0
@@ -283,7 +288,9 @@ impl Switch {
         let here = placed.as_ref().map_or(0, |(generation, _)| generation.number);
         let earlier = self.settle(context, &fop, here, holders).await;
         let (generation, _guard) = placed?;
-        if let Some(file) = fop.files()[0].and_then(|file| file.fd).and_then(|fd| self.file(fd)) {
+        if fop.kind() == FopKind::Fsync
+            && let Some(file) = fop.files()[0].and_then(|file| file.fd).and_then(|fd| self.file(fd))
+        {
             file.take_written(generation.number);
         }
         let reply = generation.top.submit(context, fop).await;
@@ -291,7 +298,7 @@ impl Switch {
     }
 
     /// Sends `fop` to all graphs but `here` where its file was written, and to `holders`; tells the first error of a
-    /// write.
+    /// write. A flush waits for no disk and may be a reader's: what it tells, the next fsync tells, too.
     async fn settle(&self, context: &Context, fop: &Fop, here: u64, holders: &[u64]) -> Option<FopError> {
         let file = fop.files()[0].and_then(|file| file.fd).and_then(|fd| self.file(fd));
         let _turn = match &file {
@@ -300,9 +307,16 @@ impl Switch {
         };
         let mut others = self.leaving.lock().clone();
         others.push(self.current.read().clone());
-        let mut first = file.as_ref().and_then(|file| file.error.lock().take());
+        let is_fsync = fop.kind() == FopKind::Fsync;
+        let mut first = file.as_ref().and_then(|file| match is_fsync {
+            true => file.error.lock().take(),
+            false => file.error.lock().clone(),
+        });
         for other in others.into_iter().filter(|other| other.number != here) {
-            let written = file.as_ref().is_some_and(|file| file.take_written(other.number));
+            let written = file.as_ref().is_some_and(|file| match is_fsync {
+                true => file.take_written(other.number),
+                false => file.was_written(other.number),
+            });
             if !written && !holders.contains(&other.number) {
                 continue;
             }
@@ -310,6 +324,9 @@ impl Switch {
             if let Err(error) = other.top.submit(context, fop.clone()).await
                 && written
             {
+                if let Some(file) = file.as_ref().filter(|_| !is_fsync) {
+                    file.error.lock().get_or_insert_with(|| error.clone());
+                }
                 first.get_or_insert(error);
             }
         }
@@ -539,16 +556,16 @@ fn release_of(file: File, directory: bool) -> Fop {
 }
 
 impl Retiring {
-    /// Finds out whether the graph has kept what was written to a file there: its next flush or fsync reports it.
-    async fn flush(&self, fd: FdId, file: &OpenFile) {
+    /// Finds out whether the graph has kept what was written to a file there: its next flushes and fsync report it.
+    async fn sync(&self, fd: FdId, file: &OpenFile) {
         let _turn = file.settling.lock().await;
         if !file.take_written(self.generation.number) {
             return;
         }
-        // Under an owner who has no locks: applications' are not to be given up.
-        let nobody = LockOwner::from_u64(self.switch.runtime.random());
-        let context = Context { birth: self.switch.runtime.wall_clock(), ..Context::root().with_lock_owner(nobody) };
-        let fop = Fop::Flush { file: File { gfid: file.gfid, fd: Some(fd) }, xdata: Default::default() };
+        // A flush would wait for no disk, and what fails later would be told to nobody.
+        let context = Context { birth: self.switch.runtime.wall_clock(), ..Context::root() };
+        let file_there = File { gfid: file.gfid, fd: Some(fd) };
+        let fop = Fop::Fsync { file: file_there, datasync: true, xdata: Default::default() };
         if let Err(error) = self.generation.top.submit(&context, fop).await {
             tracing::warn!(gfid = %file.gfid, %error, "the old graph has not kept all that was written");
             file.error.lock().get_or_insert(error);
@@ -585,8 +602,8 @@ impl Retiring {
             switch.runtime.sleep(RETIRE_INTERVAL).await;
         }
         let files = switch.all_files();
-        let flush = |(fd, file): (FdId, Arc<OpenFile>)| async move { this.flush(fd, &file).await };
-        futures::stream::iter(files).for_each_concurrent(CONCURRENCY, flush).await;
+        let sync = |(fd, file): (FdId, Arc<OpenFile>)| async move { this.sync(fd, &file).await };
+        futures::stream::iter(files).for_each_concurrent(CONCURRENCY, sync).await;
         // From now on nobody finds it.
         switch.leaving.lock().retain(|generation| generation.number != old.number);
         old.work.idle().await;

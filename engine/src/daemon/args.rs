@@ -10,7 +10,7 @@ pub const VERSION: &str =
 
 /// Options of glusterfsd.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "glusterfs", version = VERSION, disable_version_flag = true, about = "The brick process of a GlusterFS volume")]
+#[command(name = "glusterfs", version = VERSION, disable_version_flag = true, args_override_self = true, about = "The brick process of a GlusterFS volume")]
 pub struct Args {
     /// Volfile to run, instead of one from glusterd
     #[arg(short = 'f', long = "volfile", value_name = "VOLFILE")]

@@ -12,7 +12,7 @@ use crate::front::start::FrontEnd;
 
 /// Mounts a volume, or serves one (self-heal daemon).
 #[derive(Clone, Debug, Parser)]
-#[command(name = "glusterfs", disable_version_flag = true, max_term_width = 120)]
+#[command(name = "glusterfs", disable_version_flag = true, args_override_self = true, max_term_width = 120)]
 pub struct Args {
     /// Server to get the volume file from; several are tried in turn
     #[arg(short = 's', long = "volfile-server", value_name = "SERVER")]
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn the_line_of_the_stock_mount_helper_is_understood() {
         let args = parsed(
-            "glusterfs --read-only --acl --log-level=WARNING --log-file=/x.log --direct-io-mode=disable \
+            "glusterfs --read-only --acl --log-level=WARNING --log-file=/x.log --direct-io-mode=disable --attribute-timeout=7 \
              --use-readdirp=no --attribute-timeout=0.5 --gid-timeout=-1 --fuse-mountopts=noatime,nodev \
              --xlator-option=*replicate*.quorum-count=2 --process-name fuse --volfile-server=a --volfile-server=b \
              --volfile-server-port=24008 --volfile-id=/gv0 --subdir-mount=/sub --fopen-keep-cache /mnt/x",

@@ -533,7 +533,13 @@ fn dump(running: &Running, front: Option<&Front>) {
         std::process::id(),
         since_epoch.as_secs()
     ));
-    let mut text = format!("[global.glusterfs]\nvolume={}\nup={}\n{}", graph.name, ear.is_up(), memory());
+    // Scripts wait for the last line.
+    let moment = || {
+        let now = crate::executor::wall_clock();
+        format!("{}.{:06}", now.seconds, now.nanos / 1000)
+    };
+    let mut text = format!("DUMP-START-TIME: {}\n\n[global.glusterfs]\n", moment());
+    text += &format!("volume={}\nup={}\n{}", graph.name, ear.is_up(), memory());
     if let Some(front) = front {
         let (inodes, open, pending) = (front.inodes.len(), front.files.len(), front.pending());
         text += &format!(
@@ -541,6 +547,7 @@ fn dump(running: &Running, front: Option<&Front>) {
         );
     }
     text += &graph.dump();
+    text += &format!("\nDUMP-END-TIME: {}\n", moment());
     if let Err(error) = std::fs::write(&path, text) {
         tracing::warn!("state dump {}: {error}", path.display());
     }

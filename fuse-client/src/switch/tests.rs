@@ -261,19 +261,24 @@ fn what_the_old_graph_could_not_keep_is_reported_once() {
             let flush = |file| Fop::Flush { file, xdata: Dict::new() };
             let fsync = |file| Fop::Fsync { file, datasync: false, xdata: Dict::new() };
             world.ask(write(file, 0, b"x")).await.unwrap();
+            // A flush waits for no disk: that it succeeds says nothing.
+            world.ask(flush(file)).await.unwrap();
             world.ask(lk(file, LockType::Write, LockCmd::Set)).await.unwrap();
             world.ask(write(untouched, 0, b"x")).await.unwrap();
             world.ask(fsync(untouched)).await.unwrap();
-            *world.first.refuse.lock() = Some(("FLUSH", EIO));
+            *world.first.refuse.lock() = Some((if left_first { "FSYNC" } else { "FLUSH" }, EIO));
             let left = world.switch.switch(world.graph(1)).await;
             if left_first {
                 assert!(within(10, left.done()).await);
                 assert_eq!(world.held(), 1, "nothing but what was written is settled");
                 assert_eq!(world.ask(fsync(file)).await.unwrap_err().errno, EIO);
             } else {
+                // Whoever closes the file hears of it, and takes it from nobody.
                 assert_eq!(world.ask(flush(file)).await.unwrap_err().errno, EIO);
                 assert_eq!(world.held(), 0, "the new graph was told all the same");
+                assert_eq!(world.ask(fsync(file)).await.unwrap_err().errno, EIO);
             }
+            world.ask(fsync(file)).await.unwrap();
             world.ask(flush(file)).await.unwrap();
             world.ask(flush(untouched)).await.unwrap();
         });

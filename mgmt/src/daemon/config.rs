@@ -10,7 +10,7 @@ use crate::state::model::GLUSTERD_PORT;
 
 /// The management daemon of GlusterFS volumes.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "glusterd", disable_version_flag = true)]
+#[command(name = "glusterd", disable_version_flag = true, args_override_self = true)]
 pub struct Arguments {
     /// File with glusterd's options
     #[arg(short = 'f', long = "volfile", value_name = "FILE", default_value = "/etc/glusterfs/glusterd.vol")]

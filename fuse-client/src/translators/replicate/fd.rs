@@ -12,6 +12,7 @@ use ladrillo_translator::{FdId, Fop, FopError, FopResult, Gfid, Payload};
 use parking_lot::Mutex;
 
 use super::Replicate;
+use super::inode::Inode;
 use super::mask::{MAX_CHILDREN, Mask};
 
 /// Open flags that must not be repeated on a reopen.
@@ -22,6 +23,13 @@ const WRITE_FLAGS: u32 = (libc::O_APPEND | libc::O_SYNC | libc::O_DSYNC) as u32;
 /// A reopen that failed is not tried again sooner.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What reports errors of writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Telling {
+    Fsync = 0,
+    Flush = 1,
+}
+
 /// An open file or directory.
 pub(crate) struct OpenFile {
     pub gfid: Gfid,
@@ -29,6 +37,10 @@ pub(crate) struct OpenFile {
     pub is_dir: bool,
     /// Locks held through it are lost: nothing but closing it works.
     pub spoiled: AtomicBool,
+    /// Its inode, which is remembered as long as it is open: errors of writes are there. None of a directory.
+    pub inode: Option<Arc<Inode>>,
+    /// Errors of the inode's writes that its fsyncs, and its flushes, need not report (any more).
+    told: Mutex<[u64; 2]>,
     opened: Mutex<Opened>,
     pub listing: Mutex<Listing>,
 }
@@ -56,9 +68,23 @@ pub(crate) struct Listing {
 }
 
 impl OpenFile {
-    pub fn new(gfid: Gfid, flags: u32, is_dir: bool, on: Mask) -> OpenFile {
+    fn new(gfid: Gfid, flags: u32, inode: Option<Arc<Inode>>, on: Mask) -> OpenFile {
         let opened = Mutex::new(Opened { on, ..Opened::default() });
-        OpenFile { gfid, flags, is_dir, spoiled: AtomicBool::new(false), opened, listing: Mutex::default() }
+        // As Linux has it: what no fsync has reported yet is for who opens the file next, too.
+        let told = inode.as_ref().map_or([0; 2], |inode| {
+            let (errors, seen) = inode.session.lock().errors();
+            [seen, errors]
+        });
+        OpenFile {
+            gfid,
+            flags,
+            is_dir: inode.is_none(),
+            spoiled: AtomicBool::new(false),
+            inode,
+            told: Mutex::new(told),
+            opened,
+            listing: Mutex::default(),
+        }
     }
 
     /// Children it is open on.
@@ -74,7 +100,26 @@ impl Replicate {
 
     /// Remembers that `fd` is open on `on`.
     pub(super) fn note_open(&self, fd: FdId, gfid: Gfid, flags: u32, is_dir: bool, on: Mask) {
-        self.files.lock().insert(fd, Arc::new(OpenFile::new(gfid, flags, is_dir, on)));
+        let inode = (!is_dir).then(|| self.inodes.intern(gfid));
+        self.files.lock().insert(fd, Arc::new(OpenFile::new(gfid, flags, inode, on)));
+    }
+
+    /// What the writes of `inode` could not keep and `file` has not been told by a fop of this kind: each open file is told
+    /// by an fsync of its own, whatever others heard. The flush that ends one's use of a file (a child process's, a
+    /// reader's) takes nothing away from it. An anonymous file is told what no fsync has reported.
+    pub(super) fn untold_error(&self, inode: &Inode, file: Option<File>, telling: Telling) -> Option<FopError> {
+        let open = file.and_then(|file| file.fd).and_then(|fd| self.open_file(fd));
+        let mut session = inode.session.lock();
+        let (errors, seen) = session.errors();
+        let told = match open {
+            Some(open) => std::mem::replace(&mut open.told.lock()[telling as usize], errors),
+            None => seen,
+        };
+        let error = session.error_after(told);
+        if matches!(telling, Telling::Fsync) {
+            session.all_seen();
+        }
+        error
     }
 
     /// Opens `file` on those of `among` where it is not open yet (children that were down when it was opened). A

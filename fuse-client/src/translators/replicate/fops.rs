@@ -6,6 +6,7 @@ use ladrillo_translator::error::errno::{EIO, EPERM};
 use ladrillo_translator::fop::Statfs;
 use ladrillo_translator::{Context, Dict, Fop, FopResult, Reply, Step};
 
+use super::fd::Telling;
 use super::mask::Mask;
 use super::{ChildReply, Replicate};
 
@@ -67,10 +68,8 @@ impl Replicate {
         let guard = self.work.begin();
         self.runtime.spawn(Box::pin(async move {
             let _guard = guard;
-            if !open.is_dir
-                && let Some(inode) = this.inodes.get(&open.gfid)
-            {
-                this.ended_soon(&inode).await;
+            if let Some(inode) = &open.inode {
+                this.ended_soon(inode).await;
             }
             this.files.lock().remove(&fd);
             this.forget_locks(&context, &file, true).await;
@@ -116,7 +115,7 @@ impl Replicate {
             // Ended, or out of patience: who asks next hears of an error that comes later.
             futures::future::select(ended, patience).await;
         }
-        if let Some(error) = inode.and_then(|inode| inode.session.lock().take_error()) {
+        if let Some(error) = inode.and_then(|inode| self.untold_error(&inode, Some(file), Telling::Flush)) {
             return Err(error);
         }
         match replies {

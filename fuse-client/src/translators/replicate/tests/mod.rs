@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ladrillo_translator::error::errno::{EIO, ENOENT, ENOSPC, ENOTCONN, ETIMEDOUT};
+use ladrillo_translator::fop::File;
 use ladrillo_translator::option::Options;
-use ladrillo_translator::{Dict, Fop, Gfid, Reply, Value};
+use ladrillo_translator::{Dict, FdId, Fop, Gfid, Reply, Value};
 
 use bench::{at, bricks, pass, run};
 
@@ -341,6 +342,41 @@ fn a_close_reports_what_could_not_be_made_durable() {
         assert_eq!(client.ask(flush()).await.unwrap_err().errno, EIO);
         // Once.
         client.ask(flush()).await.unwrap();
+    });
+}
+
+/// A child process that inherited the file closes it, a reader closes his: their flushes took the error, and the writer's
+/// fsync succeeded.
+#[test]
+fn each_open_file_hears_of_a_loss_from_an_fsync_of_its_own() {
+    let world = bricks(3);
+    let client = world.client(Options::new());
+    run(async {
+        let (writer, reader) = (client.create(Gfid::ROOT, "f").await.unwrap(), FdId(900));
+        let open = |fd| Fop::Open { gfid: writer.gfid, flags: 0, fd, xdata: Dict::new() };
+        client.ask(open(reader)).await.unwrap();
+        client.write(writer, 0, b"volatile").await.unwrap();
+        for wire in &client.wires[..2] {
+            wire.refuse.lock().push(("FSYNC", EIO));
+        }
+        let reader = File { gfid: writer.gfid, fd: Some(reader) };
+        let flush = |file| client.ask(Fop::Flush { file, xdata: Dict::new() });
+        let fsync = |file| client.ask(Fop::Fsync { file, datasync: false, xdata: Dict::new() });
+        flush(reader).await.unwrap();
+        pass(SETTLE).await;
+        client.wires.iter().for_each(|wire| wire.refuse.lock().clear());
+        for file in [reader, writer] {
+            assert_eq!(flush(file).await.unwrap_err().errno, EIO);
+        }
+        client.ask(open(FdId(901))).await.unwrap();
+        let later = File { gfid: writer.gfid, fd: Some(FdId(901)) };
+        for file in [reader, writer, later] {
+            assert_eq!(fsync(file).await.unwrap_err().errno, EIO);
+            fsync(file).await.unwrap();
+        }
+        // Who opens it now has lost nothing.
+        client.ask(open(FdId(902))).await.unwrap();
+        fsync(File { gfid: writer.gfid, fd: Some(FdId(902)) }).await.unwrap();
     });
 }
 

@@ -250,6 +250,10 @@ impl Replicate {
         }
         if ending.torn {
             tracing::warn!(subvolume = %self.name, gfid = %inode.gfid, "a write was done by too few: left for the healer");
+            // Writes before it were acknowledged: theirs is another error than the one its caller got.
+            if ending.wrote && !certain {
+                error = Some(FopError::new(EIO, format!("{}: {} could not be made durable", self.name, inode.gfid)));
+            }
         } else if !ending.wrote || certain {
             let missed = self.missed(ending);
             inode.discredit(missed, true, false);
@@ -285,8 +289,8 @@ fn set_idle(inode: &Inode, error: Option<FopError>) {
     let mut session = inode.session.lock();
     session.phase = Phase::Idle;
     session.on = Mask::NONE;
-    if error.is_some() {
-        session.error = error;
+    if let Some(error) = error {
+        session.fail(error);
     }
     session.wake();
 }

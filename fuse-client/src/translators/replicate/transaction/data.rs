@@ -7,6 +7,7 @@ use ladrillo_translator::fop::File;
 use ladrillo_translator::{Context, Fop, FopError, FopFuture, FopResult, Gfid, Value};
 
 use super::session::{Permit, Range};
+use crate::translators::replicate::fd::Telling;
 use crate::translators::replicate::inode::Inode;
 use crate::translators::replicate::{Answer, ChildReply, Mask, Replicate, Sabotage};
 
@@ -45,7 +46,7 @@ impl Replicate {
         }
         let inode = self.inodes.intern(shape.gfid);
         let is_fsync = matches!(fop, Fop::Fsync { .. });
-        if is_fsync && let Some(error) = inode.session.lock().take_error() {
+        if is_fsync && let Some(error) = self.untold_error(&inode, shape.file, Telling::Fsync) {
             answer.give(Err(error));
             return;
         }
@@ -68,7 +69,7 @@ impl Replicate {
         let replies = self.send_writes(&context, &fop, &permit, &mut answer).await;
         let mut outcome = self.judge_data(&inode, &fop, &permit, replies, writes, shape.file).await;
         // The session before, which had the writes, may have ended while this waited to enter.
-        if is_fsync && let Some(error) = inode.session.lock().take_error() {
+        if is_fsync && let Some(error) = self.untold_error(&inode, shape.file, Telling::Fsync) {
             outcome = Err(error);
         }
         // The data is its giver's again with the answer: a front end waits for that.

@@ -87,7 +87,11 @@ pub(crate) struct Session {
     timer_of: u64,
     /// Another client wanted the lock while it was being taken.
     contended: bool,
-    pub(super) error: Option<FopError>,
+    /// What could not be kept, the last of `errors`.
+    error: Option<FopError>,
+    errors: u64,
+    /// Of `errors`, those that some fsync has reported.
+    seen: u64,
     /// Waits to be ended with others.
     pub(super) is_queued: bool,
 }
@@ -103,9 +107,24 @@ impl Session {
         self.phase != Phase::Idle && (self.wrote || !self.active.is_empty())
     }
 
-    /// What could not be made durable since this was last asked.
-    pub fn take_error(&mut self) -> Option<FopError> {
-        self.error.take()
+    /// How many times what was written could not be kept, and of them how many somebody heard of from an fsync.
+    pub fn errors(&self) -> (u64, u64) {
+        (self.errors, self.seen)
+    }
+
+    /// The last error, where there are more than the `told` of somebody.
+    pub fn error_after(&self, told: u64) -> Option<FopError> {
+        self.error.clone().filter(|_| self.errors > told)
+    }
+
+    /// An fsync reports all errors there were.
+    pub fn all_seen(&mut self) {
+        self.seen = self.errors;
+    }
+
+    pub(super) fn fail(&mut self, error: FopError) {
+        self.errors += 1;
+        self.error = Some(error);
     }
 
     pub(super) fn wake(&mut self) {
@@ -308,7 +327,9 @@ impl Replicate {
             // Healers take a mark beside a free lock for a dead writer's: ours go with the lock.
             let clean = self.post_op_fop(target, &PostOp::inode(Segment::Data, Mask::NONE, -1));
             let ours = successes(&marked);
-            self.steps_to_all(locked & self.up(), None, |child| {
+            // One that went and came back is clean already: a healer found the mark beside a free lock.
+            let kept = self.view().kept_since(&joined.since, locked);
+            self.steps_to_all(kept, None, |child| {
                 let fop = clean.as_ref().filter(|_| ours.has(child)).and_then(|fop| self.for_child(fop, child).ok());
                 let clean = fop.map(|fop| Step::new(context, fop));
                 clean.into_iter().chain([self.unlock_step(context, &whole[0])]).collect()
@@ -319,7 +340,8 @@ impl Replicate {
         let on = successes(&marked) & locked;
         if let Some(problem) = self.cannot_write(inode, on, &marked) {
             // Nothing was written: the marks can go.
-            self.post_op(context, on, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
+            let marked = self.view().kept_since(&joined.since, on);
+            self.post_op(context, marked, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
             self.unlock_all(context, &self.name, &whole, locked & self.up()).await;
             return Some(Err(problem));
         }
@@ -354,6 +376,7 @@ impl Replicate {
             return Ok((marked, unaccused, locked.since));
         };
         // Nothing was written: the marks can go.
+        let marked = self.view().kept_since(&locked.since, marked);
         self.post_op(context, marked, target, PostOp::inode(Segment::Data, Mask::NONE, -1)).await;
         self.unlock_all(context, &self.name, &whole, locked.on).await;
         Err(problem)
