@@ -165,7 +165,8 @@ async fn status_of(healer: &Healer, context: &Context, gfid: Gfid) -> Option<Ent
         return Some(EntryStatus::Healing);
     }
     let everyone = replicate.everyone();
-    if copies.len() == replicate.children().len() && kind != Some(FileType::Directory) {
+    // Also of a directory whose copies accuse each other: its names can be healed, but GlusterFS calls it so.
+    if copies.len() == replicate.children().len() {
         let marks: Vec<_> = copies.iter().map(|copy| copy.marks.clone()).collect();
         let quorum = replicate.settings().quorum.needed();
         let split = segments.iter().any(|segment| direction(&marks, *segment, everyone, quorum).sources.is_empty());
