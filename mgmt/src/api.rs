@@ -268,6 +268,9 @@ pub struct ProcessStatus {
     pub peer_uuid: String,
     pub online: bool,
     pub tcp_port: Option<u16>,
+    /// Its port of RDMA: of the transports `rdma` and `sdp`.
+    #[serde(default)]
+    pub rdma_port: Option<u16>,
     pub pid: Option<u32>,
     /// What was asked about it, under GlusterFS's keys; empty when nothing was, or it did not answer.
     #[serde(default)]

@@ -274,7 +274,16 @@ fn add_source(collected: &mut Collected, source: &OsStr) -> Result<(), Refusal> 
     if let Some(transport) = collected.transport.take() {
         match transport.as_str() {
             "tcp" | "socket" => {}
-            other => return Err(Refusal::usage(format!("transport {other} is not supported (tcp is)"))),
+            // The volfile of that transport; the management daemon stays on TCP.
+            "rdma" | "sdp" => {
+                let suffix = format!(".{transport}");
+                if !volume_id.ends_with(&suffix) {
+                    volume_id += &suffix;
+                }
+            }
+            other => {
+                return Err(Refusal::usage(format!("transport {other} is not supported (tcp, rdma and sdp are)")));
+            }
         }
     }
     collected.value("volfile-id", &volume_id);
@@ -529,6 +538,21 @@ mod tests {
     }
 
     #[test]
+    fn a_transport_is_asked_for_by_the_volumes_name() {
+        for (line, id) in [
+            ("h:/v /mnt", "--volfile-id=v"),
+            ("h:/v /mnt -o transport=tcp", "--volfile-id=v"),
+            ("h:/v /mnt -o transport=rdma", "--volfile-id=v.rdma"),
+            ("h:/v.rdma /mnt", "--volfile-id=v.rdma"),
+            ("h:/v.rdma /mnt -o transport=rdma", "--volfile-id=v.rdma"),
+            ("h:/v/sub /mnt -o transport=sdp", "--volfile-id=v.sdp"),
+        ] {
+            let arguments = plan(line).unwrap().arguments;
+            assert!(arguments.iter().any(|argument| argument == id), "{line}: {arguments:?}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         for (line, code, part) in [
             ("debian1:/gv0", USAGE, "Usage"),
@@ -539,7 +563,7 @@ mod tests {
             ("h:/v /mnt -o bogus=1", USAGE, "Invalid option: bogus"),
             ("h:/v /mnt -o auto_unmount", USAGE, "auto_unmount is not supported"),
             ("h:/v /mnt -o halo-max-latency=far", USAGE, "no number"),
-            ("h:/v /mnt -o transport=rdma", USAGE, "rdma is not supported"),
+            ("h:/v /mnt -o transport=pigeon", USAGE, "pigeon is not supported"),
             ("h:/v /mnt -o backup-volfile-servers=[::1", USAGE, "Invalid backup-volfile-servers"),
             ("--evil:/v /mnt", USAGE, "Usage"),
             ("a,--evil:/v /mnt", USAGE, "no valid server name"),

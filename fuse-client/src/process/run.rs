@@ -247,15 +247,21 @@ async fn load(args: &Args) -> Result<(Bytes, Source, Option<mpsc::Sender<()>>), 
         return Ok((text.into(), Source::File { path: path.clone(), again }, Some(sender)));
     }
     let unix = match args.volfile_server_transport.as_str() {
-        "socket" | "tcp" | "inet" | "inet6" => false,
+        // Of RDMA is what the bricks are reached by: management stays on TCP.
+        "socket" | "tcp" | "inet" | "inet6" | "rdma" | "sdp" => false,
         "unix" => true,
-        other => return Err(format!("volfile server transport {other:?} is not supported (tcp, unix)")),
+        other => return Err(format!("volfile server transport {other:?} is not supported (tcp, unix, rdma, sdp)")),
     };
     let servers = args.volfile_servers.iter().map(|server| match unix {
         true => Address::Unix(server.into()),
         false => Address::Tcp { host: server.clone(), port: args.volfile_server_port },
     });
     let mut key = args.volfile_id.clone().or_else(|| args.heal_info.clone()).unwrap_or_default();
+    if let asked @ ("rdma" | "sdp") = args.volfile_server_transport.as_str()
+        && !key.ends_with(&format!(".{asked}"))
+    {
+        key = format!("{key}.{asked}");
+    }
     if args.thin_client {
         // What glusterd calls it; one without gfproxyd says that there is none.
         key = format!("gfproxy-client/{}", key.trim_start_matches('/'));

@@ -165,6 +165,7 @@ impl Fake {
                     peer_uuid: uuid(if host == "localhost" { 1 } else { host_number(host) }),
                     online: true,
                     tcp_port: port,
+                    rdma_port: None,
                     pid: Some(1234),
                     facts: Default::default(),
                 };
@@ -402,6 +403,43 @@ fn a_glusterd_that_is_silent_or_foreign_is_named() {
     assert!(help.contains("peer probe") && code == 0);
 }
 
+/// As cli_print_brick_status and cli_xml_output_vol_status of GlusterFS print ports: 0 in text, N/A in XML where a brick
+/// has the other transport only.
+#[test]
+fn each_transport_has_its_column() {
+    let line = |online, tcp_port, rdma_port| {
+        let process = ProcessStatus {
+            kind: "Brick".to_owned(),
+            host: "h".to_owned(),
+            path: "/b".to_owned(),
+            peer_uuid: String::new(),
+            online,
+            tcp_port,
+            rdma_port,
+            pid: Some(7),
+            facts: Default::default(),
+        };
+        let status = VolumeStatus { name: "v".to_owned(), processes: vec![process] };
+        let xml = xml::volume_status(std::slice::from_ref(&status), true);
+        let between = |open: &str, close: &str| xml.split(open).nth(1)?.split(close).next().map(str::to_owned);
+        let ports: Option<String> =
+            between("<ports>", "</ports>").map(|ports| ports.split_whitespace().collect::<String>());
+        (text::volume_status(&status).lines().nth(3).unwrap_or_default()[44..].to_owned(), ports.unwrap_or_default())
+    };
+    assert_eq!(
+        line(true, Some(49152), Some(49153)),
+        ("49152     49153      Y       7    ".to_owned(), "<tcp>49152</tcp><rdma>49153</rdma>".to_owned())
+    );
+    assert_eq!(
+        line(true, None, Some(49153)),
+        ("0         49153      Y       7    ".to_owned(), "<tcp>N/A</tcp><rdma>49153</rdma>".to_owned())
+    );
+    assert_eq!(
+        line(false, None, Some(49153)),
+        ("N/A       N/A        N       N/A  ".to_owned(), "<tcp>N/A</tcp><rdma>N/A</rdma>".to_owned())
+    );
+}
+
 #[test]
 fn a_long_brick_name_goes_on_in_the_next_line() {
     let process = ProcessStatus {
@@ -411,6 +449,7 @@ fn a_long_brick_name_goes_on_in_the_next_line() {
         peer_uuid: String::new(),
         online: false,
         tcp_port: None,
+        rdma_port: None,
         pid: None,
         facts: Default::default(),
     };

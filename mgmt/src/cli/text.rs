@@ -136,9 +136,10 @@ fn process_line(process: &ProcessStatus) -> String {
         text.push('\n');
         rest = more;
     }
-    let (port, rdma) = match process.tcp_port {
-        Some(port) if process.online => (port.to_string(), "0"),
-        _ => ("N/A".to_owned(), "N/A"),
+    let (port, rdma) = match (process.tcp_port, process.rdma_port) {
+        (None, None) => ("N/A".to_owned(), "N/A".to_owned()),
+        _ if !process.online => ("N/A".to_owned(), "N/A".to_owned()),
+        (tcp, rdma) => (tcp.unwrap_or(0).to_string(), rdma.unwrap_or(0).to_string()),
     };
     let online = if process.online { 'Y' } else { 'N' };
     let pid = process.pid.filter(|_| process.online).map_or_else(|| "N/A".to_owned(), |pid| pid.to_string());

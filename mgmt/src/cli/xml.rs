@@ -190,6 +190,8 @@ fn transport(name: &str) -> i32 {
     match name {
         "rdma" => 1,
         "tcp,rdma" | "rdma,tcp" => 2,
+        // Ours: GlusterFS never had it.
+        "sdp" => 100,
         _ => 0,
     }
 }
@@ -212,7 +214,9 @@ pub(super) fn volume_status(volumes: &[VolumeStatus], with_tasks: bool) -> Strin
 }
 
 fn one_process(document: Document, process: &ProcessStatus) -> Document {
-    let port = process.tcp_port.filter(|_| process.online).map_or_else(|| "N/A".to_owned(), |port| port.to_string());
+    let shown =
+        |port: Option<u16>| port.filter(|_| process.online).map_or_else(|| "N/A".to_owned(), |port| port.to_string());
+    let (port, rdma) = (shown(process.tcp_port), shown(process.rdma_port));
     let brick = process.kind == "Brick";
     let (hostname, path) = if brick { (&process.host, &process.path) } else { (&process.kind, &process.path) };
     document
@@ -224,7 +228,7 @@ fn one_process(document: Document, process: &ProcessStatus) -> Document {
         .text("port", &port)
         .open("ports")
         .text("tcp", &port)
-        .text("rdma", "N/A")
+        .text("rdma", &rdma)
         .close()
         .text("pid", process.pid.filter(|_| process.online).map_or(-1, i64::from))
 }

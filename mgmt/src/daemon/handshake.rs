@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use ladrillo_translator::Dict;
-use ladrillo_transport::Message;
 use ladrillo_transport::program::callback::{self, Callback};
 use ladrillo_transport::program::dump;
 use ladrillo_transport::program::handshake::{
@@ -16,12 +15,13 @@ use ladrillo_transport::program::portmap::{
     self, BrickByPort, BrickByPortReply, PortByBrick, PortByBrickReply, Signin, Signout,
 };
 use ladrillo_transport::xdr::DecodeError;
+use ladrillo_transport::{Kind, Message};
 
 use super::node::{Client, Node};
 use crate::brick::hash;
 use crate::net::interfaces::is_local;
 use crate::net::rpc;
-use crate::state::model::Volume;
+use crate::state::model::{Brick, Volume};
 use crate::volgen::{self, names};
 
 /// Most keys one connection is told of.
@@ -112,7 +112,19 @@ impl Node {
         }
         let name = key.strip_prefix('/').unwrap_or(key);
         if let Ok(volume) = find(name) {
-            return Ok(self.store.with_state(|state| volgen::client(state, &volume, trusted)));
+            let kind = volume.kinds().first().copied().unwrap_or(Kind::Tcp);
+            return Ok(self.store.with_state(|state| volgen::client(state, &volume, kind, trusted)));
+        }
+        // Mounts that ask for a transport: `V.tcp`, `V.rdma`, as GlusterFS has them, and `V.sdp`.
+        if let Some((volume, asked)) = name.rsplit_once('.')
+            && matches!(asked, "tcp" | "rdma" | "sdp")
+            && let Ok(volume) = find(volume)
+        {
+            let kind =
+                volume.kinds().into_iter().find(|kind| kind.name() == asked).ok_or_else(|| {
+                    format!("volume {} has no transport {asked}, only {}", volume.name, volume.transport)
+                })?;
+            return Ok(self.store.with_state(|state| volgen::client(state, &volume, kind, trusted)));
         }
         let (volume_name, _) = name.split_once('.').ok_or_else(|| format!("volume {name} does not exist"))?;
         let volume = find(volume_name)?;
@@ -182,13 +194,8 @@ impl Node {
                 let Signin { brick, port, .. } = Signin::decode(body)?;
                 let port = u16::try_from(port).ok().filter(|port| *port > 0);
                 // Only this machine's bricks, and only those we know, may say where they are.
-                let known = self.store.with_state(|state| {
-                    state.volumes.values().find_map(|volume| {
-                        let own = self.own_bricks(volume).into_iter().find(|own| own.path == brick)?;
-                        Some(names::brick(volume, own))
-                    })
-                });
-                if let (Some(port), Some(key), true) = (port, known, is_local()) {
+                let known = self.find_port_name(&brick).map(|(volume, own, name)| (names::brick(&volume, &own), name));
+                if let (Some(port), Some((key, brick)), true) = (port, known, is_local()) {
                     // This is the connection it keeps, not the one it fetched its volfile over: it is told of changes here,
                     // the first time of those it may have missed in between.
                     client.fetched.borrow_mut().insert(key, 0);
@@ -205,7 +212,8 @@ impl Node {
             portmap::PROC_SIGNOUT => {
                 let brick = Signout::decode(body)?.brick;
                 if is_local() {
-                    self.signed_in.borrow_mut().remove(&brick);
+                    let name = self.find_port_name(&brick).map_or(brick, |(_, _, name)| name);
+                    self.signed_in.borrow_mut().remove(&name);
                 }
                 Some(portmap::Status::default().encode())
             }
@@ -214,17 +222,35 @@ impl Node {
     }
 
     /// The port of a brick of this node that runs.
-    fn port_of(&self, path: &str) -> Option<u16> {
+    fn port_of(&self, asked: &str) -> Option<u16> {
         let ports = self.store.local().ports;
-        let (volume, brick) = self.store.with_state(|state| {
-            state.volumes.values().find_map(|volume| {
-                let brick = self.own_bricks(volume).into_iter().find(|brick| brick.path == path)?.clone();
-                Some((volume.clone(), brick))
+        let (volume, brick, name) = self.find_port_name(asked)?;
+        self.brick_daemon(&volume, &brick, &[]).pid()?;
+        let signed_in = self.signed_in.borrow().get(&name).copied();
+        signed_in.or_else(|| ports.get(&name).copied())
+    }
+
+    /// The brick of this node, and the name its port is known under here, of a name at the portmapper: the path for TCP,
+    /// `path.rdma` as in GlusterFS 7, `path.sdp`. A path alone is a brick's only transport, too.
+    fn find_port_name(&self, asked: &str) -> Option<(Volume, Brick, String)> {
+        let find = |path: &str, wanted: Option<&str>| {
+            self.store.with_state(|state| {
+                state.volumes.values().find_map(|volume| {
+                    let brick = self.own_bricks(volume).into_iter().find(|brick| brick.path == path)?.clone();
+                    let kinds = volume.kinds();
+                    let kind = match wanted {
+                        Some(suffix) => kinds.into_iter().find(|kind| kind.portmap_suffix() == suffix)?,
+                        None => kinds.into_iter().next()?,
+                    };
+                    let name = brick.portmap_name(volume, kind);
+                    Some((volume.clone(), brick, name))
+                })
             })
-        })?;
-        self.brick_daemon(&volume, &brick, 0).pid()?;
-        let signed_in = self.signed_in.borrow().get(path).copied();
-        signed_in.or_else(|| ports.get(path).copied())
+        };
+        find(asked, None).or_else(|| {
+            let (path, suffix) = asked.split_at(asked.rfind('.')?);
+            find(path, Some(suffix).filter(|suffix| matches!(*suffix, ".rdma" | ".sdp")))
+        })
     }
 
     /// Answers the dump program, version 1: which programs there are. `None` for a procedure we do not have.

@@ -305,6 +305,7 @@ pub const OPTIONS: &[VolumeOption] = &[
     o("features.ctime", "storage/posix", "ctime", None, Some("on"), Bool, LISTED, 40100),
     o("config.memory-accounting", "mgmt/glusterd", "!config", None, None, Any, CLIENT, 2),
     o("config.transport", "mgmt/glusterd", "!config", None, None, Any, NONE, 2),
+    o("transport.sdp.via", "mgmt/glusterd", "!config", None, Some("rsocket"), Any, HIDDEN, 100000),
     o("config.gfproxyd", "configuration", "gfproxyd", Some("off"), Some("off"), Any, LISTED, 31300),
     o("cluster.server-quorum-type", "mgmt/glusterd", "server-quorum-type", Some("off"), Some("off"), Str(&["none", "server"]), LISTED, 2),
     o("cluster.server-quorum-ratio", "mgmt/glusterd", "server-quorum-ratio", Some("51"), Some("51"), Percent, LISTED | GLOBAL, 2),

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::model::{Brick, Peer, State, Status, Volume};
+use super::model::{Brick, Peer, State, Status, Volume, transport_name};
 use crate::api::Failure;
 
 /// A change.
@@ -167,6 +167,11 @@ fn change(state: &mut State, command: Command, losers: &mut Vec<String>) -> Resu
             let volume = volume(state, &name, id)?;
             for (key, value) in &options {
                 volume.set_option(key, value);
+                if key == "config.transport"
+                    && let Some(transport) = transport_name(value)
+                {
+                    volume.transport = transport.to_owned();
+                }
             }
             if volume.options.len() > MAX_OPTIONS {
                 volume.options.truncate(MAX_OPTIONS);

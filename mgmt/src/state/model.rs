@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ladrillo_transport::kind::VIA_OPTION;
+use ladrillo_transport::{Kind, Via};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -90,7 +92,7 @@ pub struct Volume {
     pub arbiter: u32,
     /// Bricks in order; `replica` neighbours are copies of each other.
     pub bricks: Vec<Brick>,
-    /// `tcp`.
+    /// `tcp`, `rdma`, `tcp,rdma` or `sdp`.
     pub transport: String,
     /// Options set, in the order `volume info` shows them (newest first).
     pub options: Vec<(String, String)>,
@@ -129,6 +131,16 @@ impl Volume {
         self.arbiter > 0 && index % copies == copies - 1
     }
 
+    /// What carries the transport `sdp`.
+    pub fn via(&self) -> Via {
+        Via::parse(self.option(VIA_OPTION)).unwrap_or_default()
+    }
+
+    /// Its transports, that of mounts that ask for none first.
+    pub fn kinds(&self) -> Vec<Kind> {
+        Kind::parse_list(&self.transport, self.via()).unwrap_or_else(|_| vec![Kind::Tcp])
+    }
+
     /// Whether the volume keeps copies, so that it has a heal service.
     pub fn is_replicated(&self) -> bool {
         self.replica > 1
@@ -148,7 +160,28 @@ pub struct Brick {
     pub id: String,
 }
 
+/// A transport as a volume has it: `tcp`, `rdma`, `tcp,rdma` (whatever the order) or `sdp`; in any case, as GlusterFS
+/// takes it. `None` for anything else.
+pub fn transport_name(text: &str) -> Option<&'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "tcp" => Some("tcp"),
+        "rdma" => Some("rdma"),
+        "tcp,rdma" | "rdma,tcp" => Some("tcp,rdma"),
+        "sdp" => Some("sdp"),
+        _ => None,
+    }
+}
+
 impl Brick {
+    /// Its name at the portmapper on one of the volume's transports: its path, that of the first transport; the path and
+    /// the transport's suffix for another.
+    pub fn portmap_name(&self, volume: &Volume, kind: Kind) -> String {
+        match volume.kinds().first() {
+            Some(first) if *first != kind => format!("{}{}", self.path, kind.portmap_suffix()),
+            _ => self.path.clone(),
+        }
+    }
+
     /// The path as file names have it: `/` becomes `-`, without the leading one. Source: GLUSTERD_REMOVE_SLASH_FROM_PATH.
     pub fn flat_path(&self) -> String {
         self.path.trim_start_matches('/').replace('/', "-")

@@ -174,9 +174,11 @@ impl WorkDir {
         for brick in &volume.bricks {
             let is_local = brick.host_uuid == local.uuid;
             let port = if is_local { local.ports.get(&brick.path).copied().unwrap_or(0) } else { 0 };
+            let other = volume.kinds().get(1).map(|kind| brick.portmap_name(volume, *kind));
+            let rdma_port = other.filter(|_| is_local).and_then(|name| local.ports.get(&name).copied()).unwrap_or(0);
             let fsid = facts.get(&brick.path).filter(|_| is_local).map_or(0, |fact| fact.file_system_id);
             let name = brick_file_name(brick);
-            put(&directory.join("bricks").join(&name), &brick_text(brick, port, fsid))?;
+            put(&directory.join("bricks").join(&name), &brick_text(brick, port, rdma_port, fsid))?;
             bricks.insert(name);
             let context = BrickContext {
                 working_directory: &self.root,
@@ -193,8 +195,11 @@ impl WorkDir {
             keep.insert(name);
             Ok(())
         };
-        volfile(format!("trusted-{}.tcp-fuse.vol", volume.name), volgen::client(state, volume, true))?;
-        volfile(format!("{}.tcp-fuse.vol", volume.name), volgen::client(state, volume, false))?;
+        for kind in volume.kinds() {
+            let name = format!("{}.{}-fuse.vol", volume.name, kind.name());
+            volfile(format!("trusted-{name}"), volgen::client(state, volume, kind, true))?;
+            volfile(name, volgen::client(state, volume, kind, false))?;
+        }
         if volume.is_replicated() {
             volfile(format!("{}-shd.vol", volume.name), volgen::heal(state, volume))?;
         }
@@ -319,7 +324,7 @@ pub fn info_text(volume: &Volume) -> String {
     let arbiter = if volume.arbiter > 0 { format!("arbiter_count={}\n", volume.arbiter) } else { String::new() };
     let mut text = format!(
         "type={}\ncount={}\nstatus={}\nsub_count={}\nreplica_count={copies}\n{arbiter}disperse_count=0\nredundancy_count=0\n\
-         version={}\ntransport-type=0\nvolume-id={}\nusername={}\npassword={}\nop-version=40000\nclient-op-version={}\n\
+         version={}\ntransport-type={}\nvolume-id={}\nusername={}\npassword={}\nop-version=40000\nclient-op-version={}\n\
          quota-version=0\ntier-enabled=0\nparent_volname=N/A\n\
          restored_from_snap=00000000-0000-0000-0000-000000000000\nsnap-max-hard-limit=256\n",
         volume.type_number(),
@@ -327,6 +332,7 @@ pub fn info_text(volume: &Volume) -> String {
         volume.status.number(),
         if copies > 1 { copies } else { 0 },
         volume.version,
+        transport_number(&volume.transport),
         volume.id,
         volume.username,
         volume.password,
@@ -341,9 +347,22 @@ pub fn info_text(volume: &Volume) -> String {
     text
 }
 
-fn brick_text(brick: &Brick, port: u16, fsid: u64) -> String {
+/// GlusterFS's number of a transport (gf_transport_type: tcp 0, rdma 1, both 2); sdp, which it never had, is ours.
+fn transport_number(transport: &str) -> u32 {
+    match transport {
+        "rdma" => 1,
+        "tcp,rdma" => 2,
+        "sdp" => SDP_NUMBER,
+        _ => 0,
+    }
+}
+
+/// The number of `sdp`: far from what GlusterFS counts.
+const SDP_NUMBER: u32 = 100;
+
+fn brick_text(brick: &Brick, port: u16, rdma_port: u16, fsid: u64) -> String {
     format!(
-        "uuid={}\nhostname={}\npath={}\nreal_path={}\nlisten-port={port}\nrdma.listen-port=0\ndecommissioned=0\n\
+        "uuid={}\nhostname={}\npath={}\nreal_path={}\nlisten-port={port}\nrdma.listen-port={rdma_port}\ndecommissioned=0\n\
          brick-id={}\nmount_dir={}\nsnap-status=0\nbrick-fsid={fsid}\n",
         brick.host_uuid, brick.host, brick.path, brick.path, brick.id, brick.path
     )
@@ -376,6 +395,15 @@ pub(crate) fn parse_info(path: &Path, name: &str, text: &str) -> Result<Volume, 
     if pairs.get("thin_arbiter_count").is_some_and(|count| count != "0") {
         return Err(bad("line thin_arbiter_count=: thin arbiters are not supported".into()));
     }
+    let transport = match pairs.get("transport-type").map_or("0", String::as_str) {
+        "0" => "tcp",
+        "1" => "rdma",
+        "2" => "tcp,rdma",
+        "100" => "sdp",
+        other => {
+            return Err(bad(format!("line transport-type={other}: 0 (tcp), 1 (rdma), 2 (both) or 100 (sdp) expected")));
+        }
+    };
     let id = pairs.get("volume-id").ok_or_else(|| bad("no line volume-id=".into()))?;
     let status = number("status")?;
     let mut bricks = Vec::new();
@@ -403,7 +431,7 @@ pub(crate) fn parse_info(path: &Path, name: &str, text: &str) -> Result<Volume, 
         replica,
         arbiter,
         bricks,
-        transport: "tcp".to_owned(),
+        transport: transport.to_owned(),
         options,
         version: u32::try_from(number("version")?).map_err(|_| bad("line version=: out of bounds".into()))?,
         start_count: 1,
@@ -537,7 +565,7 @@ pub(crate) mod fuzzing {
             }
             _ => {
                 if let Ok(brick) = parse_brick(path, text, "gv0-client-0") {
-                    let again = parse_brick(path, &brick_text(&brick, 0, 0), "gv0-client-0");
+                    let again = parse_brick(path, &brick_text(&brick, 0, 0, 0), "gv0-client-0");
                     assert_eq!(again.expect("what was written can be read"), brick);
                 }
             }
@@ -569,7 +597,7 @@ mod tests {
         let theirs = include_str!("golden/brick");
         let brick = parse_brick(Path::new("brick"), theirs, "x").unwrap();
         assert_eq!(brick_file_name(&brick), "127.1.1.1:-c-1-bricks-gv0-0");
-        let ours = brick_text(&brick, 52748, 0);
+        let ours = brick_text(&brick, 52748, 0, 0);
         let without_fsid = |text: &str| text.lines().filter(|line| !line.starts_with("brick-fsid")).count();
         assert_eq!(without_fsid(&ours), 10);
         for (ours, theirs) in ours.lines().zip(theirs.lines()).take(10) {

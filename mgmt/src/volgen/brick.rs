@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use ladrillo_transport::Kind;
+use ladrillo_transport::kind::VIA_OPTION;
+
 use super::graph::Graph;
 use crate::option::{self, OPTIONS};
 use crate::state::model::{Brick, State, Volume};
@@ -87,6 +90,9 @@ pub fn brick(state: &State, volume: &Volume, brick: &Brick, context: BrickContex
 
     let server = graph.stack("protocol/server", name);
     server.set("transport-type", &volume.transport);
+    if volume.kinds().contains(&Kind::Sdp(volume.via())) {
+        server.set(VIA_OPTION, volume.via().name());
+    }
     if context.bind {
         server.set("transport.socket.bind-address", &brick.host);
     }

@@ -1,5 +1,8 @@
 //! The client side: what a mount runs, and what the heal service runs.
 
+use ladrillo_transport::Kind;
+use ladrillo_transport::kind::VIA_OPTION;
+
 use super::graph::Graph;
 use crate::option::{self, OPTIONS};
 use crate::state::model::{State, Volume};
@@ -13,11 +16,11 @@ fn is_on(value: Option<&str>, default: bool) -> bool {
     value.and_then(option::parse_bool).unwrap_or(default)
 }
 
-/// What a mount runs. `trusted` adds the credentials only the pool's own hosts get.
-pub fn client(state: &State, volume: &Volume, trusted: bool) -> String {
+/// What a mount runs that reaches bricks by `kind`. `trusted` adds the credentials only the pool's own hosts get.
+pub fn client(state: &State, volume: &Volume, kind: Kind, trusted: bool) -> String {
     let value = lookup(state, volume);
     let mut graph = Graph::default();
-    let clusters = clusters(&mut graph, volume, trusted);
+    let clusters = clusters(&mut graph, volume, kind, trusted);
     let kind = if is_on(value("cluster.nufa"), false) { "cluster/nufa" } else { "cluster/distribute" };
     graph.add(kind, format!("{}-dht", volume.name), clusters);
     if is_on(value("features.shard"), false) {
@@ -51,7 +54,8 @@ pub fn client(state: &State, volume: &Volume, trusted: bool) -> String {
 pub fn heal(state: &State, volume: &Volume) -> String {
     let value = lookup(state, volume);
     let mut graph = Graph::default();
-    let clusters = clusters(&mut graph, volume, true);
+    let kind = volume.kinds().first().copied().unwrap_or(Kind::Tcp);
+    let clusters = clusters(&mut graph, volume, kind, true);
     graph.apply_options(
         |key| {
             value(key).or(match key {
@@ -74,13 +78,16 @@ pub fn heal(state: &State, volume: &Volume) -> String {
 }
 
 /// One client for each brick, and the replicate translators over them; the names of the topmost.
-fn clusters(graph: &mut Graph, volume: &Volume, trusted: bool) -> Vec<String> {
+fn clusters(graph: &mut Graph, volume: &Volume, kind: Kind, trusted: bool) -> Vec<String> {
     for (index, brick) in volume.bricks.iter().enumerate() {
         let node = graph.add("protocol/client", format!("{}-client-{index}", volume.name), Vec::new());
         node.set("ping-timeout", "42");
         node.set("remote-host", &brick.host);
         node.set("remote-subvolume", &brick.path);
-        node.set("transport-type", &volume.transport);
+        node.set("transport-type", kind.name());
+        if let Kind::Sdp(via) = kind {
+            node.set(VIA_OPTION, via.name());
+        }
         if let Some(family) = volume.option("transport.address-family") {
             node.set("transport.address-family", family);
         }

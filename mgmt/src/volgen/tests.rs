@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ladrillo_transport::{Kind, Via};
 use uuid::Uuid;
 
 use super::*;
@@ -73,8 +74,8 @@ macro_rules! golden {
 fn replica_3_is_glusterfs_own() {
     let state = State::default();
     let volume = replica3();
-    golden!("replica3-trusted.vol", client(&state, &volume, true));
-    golden!("replica3.vol", client(&state, &volume, false));
+    golden!("replica3-trusted.vol", client(&state, &volume, Kind::Tcp, true));
+    golden!("replica3.vol", client(&state, &volume, Kind::Tcp, false));
     golden!("replica3-shd.vol", heal(&state, &volume));
     golden!("replica3-brick.vol", brick(&state, &volume, &volume.bricks[0], context(1)));
     golden!("replica3-brick-elsewhere.vol", brick(&state, &volume, &volume.bricks[1], context(0)));
@@ -84,7 +85,7 @@ fn replica_3_is_glusterfs_own() {
 fn options_go_to_their_translators() {
     let state = State::default();
     let volume = replica3_set();
-    golden!("replica3-set-trusted.vol", client(&state, &volume, true));
+    golden!("replica3-set-trusted.vol", client(&state, &volume, Kind::Tcp, true));
     golden!("replica3-set-shd.vol", heal(&state, &volume));
     golden!("replica3-set-brick.vol", brick(&state, &volume, &volume.bricks[0], context(1)));
 }
@@ -99,7 +100,7 @@ fn a_single_brick_is_glusterfs_own() {
     volume.username = "3340a8a2-30eb-494e-8c1d-518404843e5a".into();
     volume.password = "7effc866-cb9c-4972-9a6c-65f82a77c402".into();
     volume.options.retain(|(key, _)| !key.starts_with("cluster.") && !key.starts_with("performance."));
-    golden!("single-trusted.vol", client(&State::default(), &volume, true));
+    golden!("single-trusted.vol", client(&State::default(), &volume, Kind::Tcp, true));
 }
 
 /// The volume a golden `info` is of, with its bricks on one host; that `info` must come out again.
@@ -118,11 +119,11 @@ fn distributed_volumes_are_glusterfs_own() {
     let state = State::default();
     let here = BrickContext { working_directory: Path::new("/var/lib/glusterd"), bind: false, shared_brick_count: 6 };
     let volume = imported("d1", include_str!("golden/d1.info"));
-    golden!("distribute-trusted.vol", client(&state, &volume, true));
+    golden!("distribute-trusted.vol", client(&state, &volume, Kind::Tcp, true));
     let volume = imported("dr", include_str!("golden/dr.info"));
-    golden!("distributed-replicate-trusted.vol", client(&state, &volume, true));
+    golden!("distributed-replicate-trusted.vol", client(&state, &volume, Kind::Tcp, true));
     let volume = imported("dar", include_str!("golden/dar.info"));
-    golden!("distributed-arbiter-trusted.vol", client(&state, &volume, true));
+    golden!("distributed-arbiter-trusted.vol", client(&state, &volume, Kind::Tcp, true));
     golden!("distributed-arbiter-shd.vol", heal(&state, &volume));
     golden!("distributed-arbiter-brick.vol", brick(&state, &volume, &volume.bricks[5], here));
     let data = brick(&state, &volume, &volume.bricks[4], here);
@@ -134,7 +135,37 @@ fn a_read_ahead_that_is_set_joins_the_graph() {
     let mut volume = replica3();
     volume.set_option("performance.read-ahead", "on");
     volume.set_option("performance.stat-prefetch", "off");
-    let text = client(&State::default(), &volume, true);
+    let text = client(&State::default(), &volume, Kind::Tcp, true);
     assert!(text.contains("volume gv0-read-ahead\n    type performance/read-ahead\n    subvolumes gv0-write-behind"));
     assert!(!text.contains("md-cache"));
+}
+
+/// As GlusterFS 7 wrote them: each mount has one transport, the brick and the info file have all.
+#[test]
+fn each_transport_has_its_volfile() {
+    let state = State::default();
+    let here = BrickContext { working_directory: Path::new("/var/lib/glusterd"), bind: false, shared_brick_count: 1 };
+    let mut volume = replica3();
+    volume.transport = "tcp,rdma".into();
+    assert_eq!(volume.kinds(), [Kind::Tcp, Kind::Rdma]);
+    assert!(workdir::info_text(&volume).contains("\ntransport-type=2\n"));
+    for (kind, name) in [(Kind::Tcp, "tcp"), (Kind::Rdma, "rdma")] {
+        let text = client(&state, &volume, kind, false);
+        assert_eq!(text.matches(&format!("option transport-type {name}\n")).count(), 3, "{text}");
+    }
+    // The heal service, which asks for none, has the first.
+    assert!(heal(&state, &volume).contains("option transport-type tcp\n"));
+    assert!(brick(&state, &volume, &volume.bricks[0], here).contains("option transport-type tcp,rdma\n"));
+    let first = &volume.bricks[0];
+    assert_eq!(first.portmap_name(&volume, Kind::Tcp), "/c/1/bricks/gv0-0");
+    assert_eq!(first.portmap_name(&volume, Kind::Rdma), "/c/1/bricks/gv0-0.rdma");
+
+    volume.transport = "sdp".into();
+    volume.set_option("transport.sdp.via", "smc");
+    assert_eq!(workdir::parse_info(Path::new("info"), "gv0", &workdir::info_text(&volume)).unwrap().transport, "sdp");
+    let smc = "option transport.sdp.via smc\n";
+    assert_eq!(client(&state, &volume, Kind::Sdp(Via::Smc), false).matches(smc).count(), 3);
+    assert!(brick(&state, &volume, &volume.bricks[0], here).contains(smc));
+    // Its only transport has the brick's own name.
+    assert_eq!(volume.bricks[0].portmap_name(&volume, Kind::Sdp(Via::Smc)), "/c/1/bricks/gv0-0");
 }

@@ -11,7 +11,7 @@ use crate::api::{Answer, BrickName, Failure, Outcome};
 use crate::daemon::node::Node;
 use crate::daemon::peer::{Act, Stage};
 use crate::state::command::{Command, brick_conflict};
-use crate::state::model::{Brick, Status, Volume};
+use crate::state::model::{Brick, Status, Volume, transport_name};
 
 /// The mark of a volume on the root of its bricks. Source: GF_XATTR_VOL_ID_KEY.
 pub const VOLUME_ID: &str = "trusted.glusterfs.volume-id";
@@ -110,13 +110,8 @@ impl Node {
             return Err(invalid(format!("a volume has 1 to {MAX_BRICKS} bricks")));
         }
         let Copies { replica, arbiter } = copies.check(bricks.len())?;
-        match transport {
-            "" | "tcp" => {}
-            "rdma" | "tcp,rdma" => {
-                return Err(invalid(format!("transport {transport} is not supported yet; use tcp")));
-            }
-            other => return Err(invalid(format!("incorrect transport type {other}"))),
-        }
+        let transport = if transport.is_empty() { Some("tcp") } else { transport_name(transport) }
+            .ok_or_else(|| invalid(format!("incorrect transport type {transport}")))?;
         let id = Uuid::new_v4();
         let volume = Volume {
             name: name.to_owned(),
@@ -125,7 +120,7 @@ impl Node {
             replica,
             arbiter,
             bricks: self.name_bricks(name, bricks).await?,
-            transport: "tcp".to_owned(),
+            transport: transport.to_owned(),
             options: defaults(replica > 1),
             version: 1,
             start_count: 0,

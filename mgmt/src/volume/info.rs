@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
+use ladrillo_transport::Kind;
 
 use crate::api::{About, Answer, BrickInfo, Outcome, PeerInfo, ProcessStatus, VolumeInfo, VolumeStatus};
 use crate::daemon::node::Node;
@@ -161,14 +162,19 @@ impl Node {
                     .own_bricks(volume)
                     .into_iter()
                     .map(|brick| {
-                        let pid = self.brick_daemon(volume, brick, 0).pid();
+                        let pid = self.brick_daemon(volume, brick, &[]).pid();
+                        let port = |wants_tcp: bool| {
+                            let kind = volume.kinds().into_iter().find(|kind| (*kind == Kind::Tcp) == wants_tcp)?;
+                            ports.get(&brick.portmap_name(volume, kind)).copied().filter(|_| pid.is_some())
+                        };
                         ProcessStatus {
                             kind: "Brick".to_owned(),
                             host: brick.host.clone(),
                             path: brick.path.clone(),
                             peer_uuid: own.clone(),
                             online: pid.is_some(),
-                            tcp_port: ports.get(&brick.path).copied().filter(|_| pid.is_some()),
+                            tcp_port: port(true),
+                            rdma_port: port(false),
                             pid,
                             facts: BTreeMap::new(),
                         }
@@ -185,6 +191,7 @@ impl Node {
                         peer_uuid: own.clone(),
                         online: pid.is_some(),
                         tcp_port: None,
+                        rdma_port: None,
                         pid,
                         facts: BTreeMap::new(),
                     });

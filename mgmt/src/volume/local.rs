@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use ladrillo_transport::Kind;
 use rustix::process::Signal;
 
 use crate::api::Failure;
@@ -27,8 +28,9 @@ const FIRST_RETRY: Duration = Duration::from_secs(2);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 impl Node {
-    /// The brick's process.
-    pub fn brick_daemon(&self, volume: &Volume, brick: &Brick, port: u16) -> Daemon {
+    /// The brick's process; `ports` are those of the volume's transports in their order (none where it only has to be
+    /// found).
+    pub fn brick_daemon(&self, volume: &Volume, brick: &Brick, ports: &[u16]) -> Daemon {
         let pid_file = self.places.brick_pid(volume, brick);
         let log_file = self.places.brick_log(brick);
         let mut arguments: Vec<OsString> = vec![
@@ -49,10 +51,20 @@ impl Node {
             "--process-name".into(),
             "brick".into(),
             "--brick-port".into(),
-            port.to_string().into(),
-            "--xlator-option".into(),
-            format!("{}-server.listen-port={port}", volume.name).into(),
+            ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",").into(),
         ];
+        // As GlusterFS 7 did it: each transport's own option only where there are several.
+        let kinds = volume.kinds();
+        for (kind, port) in kinds.iter().zip(ports) {
+            let option = match kind {
+                _ if kinds.len() == 1 => "listen-port",
+                Kind::Tcp => "transport.socket.listen-port",
+                Kind::Rdma => "transport.rdma.listen-port",
+                Kind::Sdp(_) => "transport.sdp.listen-port",
+            };
+            arguments.push("--xlator-option".into());
+            arguments.push(format!("{}-server.{option}={port}", volume.name).into());
+        }
         if self.config.bind.is_some() {
             arguments.push("--xlator-option".into());
             arguments.push(format!("transport.socket.bind-address={}", brick.host).into());
@@ -242,7 +254,7 @@ impl Node {
             Failure::new(libc::EIO, format!("Unable to start brick {}: {error}", brick.name()))
         };
         let known = self.store.local().ports.get(&brick.path).copied();
-        if self.brick_daemon(volume, brick, known.unwrap_or(0)).pid().is_some() {
+        if self.brick_daemon(volume, brick, &[]).pid().is_some() {
             return Ok(());
         }
         if let Err(error) = std::fs::metadata(&brick.path) {
@@ -258,17 +270,34 @@ impl Node {
             };
             free_port(address, known, self.config.base_port, self.config.max_port, taken)
         };
+        let others: Vec<String> = volume.kinds().iter().skip(1).map(|kind| brick.portmap_name(volume, *kind)).collect();
+        // RDMA's ports are not TCP's: only the brick finds out that one is taken.
+        let taken_elsewhere = std::cell::Cell::new(false);
         let start = async |port: u16| {
-            self.update_local(|local| {
-                local.ports.insert(brick.path.clone(), port);
-            })
-            .map_err(|error| failed(&error))?;
-            self.signed_in.borrow_mut().remove(&brick.path);
-            let pid = self.brick_daemon(volume, brick, port).start().await.map_err(|error| failed(&error))?;
-            tracing::info!("brick {} runs: pid {pid}, port {port}", brick.name());
+            let mut all = vec![port];
+            for name in &others {
+                let taken =
+                    |port: u16| all.contains(&port) || ports.iter().any(|(n, other)| *other == port && n != name);
+                let known = ports.get(name).copied();
+                let port = free_port(address, known, self.config.base_port, self.config.max_port, taken);
+                all.push(port.ok_or_else(|| failed(&"no free port"))?);
+            }
+            let names = std::iter::once(&brick.path).chain(&others);
+            self.update_local(|local| local.ports.extend(names.clone().cloned().zip(all.iter().copied())))
+                .map_err(|error| failed(&error))?;
+            for name in names {
+                self.signed_in.borrow_mut().remove(name);
+            }
+            let pid = self.brick_daemon(volume, brick, &all).start().await.map_err(|error| {
+                taken_elsewhere.set(error.to_string().contains("Address already in use"));
+                failed(&error)
+            })?;
+            tracing::info!("brick {} runs: pid {pid}, ports {all:?}", brick.name());
             Ok(())
         };
-        start_on_port(pick, |port| is_free(address, port), start).await.unwrap_or_else(|| Err(failed(&"no free port")))
+        start_on_port(pick, |port| is_free(address, port) && !taken_elsewhere.replace(false), start)
+            .await
+            .unwrap_or_else(|| Err(failed(&"no free port")))
     }
 
     /// The address bricks of this node listen on, to see whether a port is free.
@@ -283,12 +312,14 @@ impl Node {
     pub async fn stop_bricks(&self, volume: &Volume) -> Result<(), Failure> {
         let _one = self.bricks.lock().await;
         let stops = self.own_bricks(volume).into_iter().map(|brick| async move {
-            let daemon = self.brick_daemon(volume, brick, 0);
+            let daemon = self.brick_daemon(volume, brick, &[]);
             daemon
                 .stop()
                 .await
                 .map_err(|error| Failure::new(libc::EIO, format!("Failed to stop brick {}: {error}", brick.name())))?;
-            self.signed_in.borrow_mut().remove(&brick.path);
+            for kind in volume.kinds() {
+                self.signed_in.borrow_mut().remove(&brick.portmap_name(volume, kind));
+            }
             // Its socket, if it left it behind.
             let _ = std::fs::remove_file(self.places.socket(&daemon.pid_file));
             Ok(())
@@ -312,7 +343,7 @@ impl Node {
             entries.filter(|entry| entry.file_name().to_string_lossy().contains(mark)).count()
         };
         for brick in self.own_bricks(volume) {
-            let daemon = self.brick_daemon(volume, brick, 0);
+            let daemon = self.brick_daemon(volume, brick, &[]);
             let Some(pid) = daemon.pid() else { continue };
             let mark = format!(".{pid}.dump.");
             let before = count(&mark);
@@ -406,9 +437,13 @@ impl Node {
         self.start_outcomes.borrow_mut().retain(|id, _| !gone(id));
         let started = |id: &uuid::Uuid| volumes.iter().any(|v| v.id == *id && v.status == Status::Started);
         self.brick_backoff.borrow_mut().retain(|(id, path), _| started(id) && !stale(path));
-        if local.ports.keys().any(|path| stale(path)) || local.started.keys().any(gone) {
+        let names: std::collections::BTreeSet<String> = volumes
+            .iter()
+            .flat_map(|v| v.bricks.iter().flat_map(|b| v.kinds().into_iter().map(|kind| b.portmap_name(v, kind))))
+            .collect();
+        if local.ports.keys().any(|name| !names.contains(name)) || local.started.keys().any(gone) {
             let forget = self.update_local(|local| {
-                local.ports.retain(|path, _| !stale(path));
+                local.ports.retain(|name, _| names.contains(name));
                 local.started.retain(|id, _| !gone(id));
             });
             if let Err(error) = forget {

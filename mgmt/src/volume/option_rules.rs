@@ -3,9 +3,12 @@
 
 use std::path::Path;
 
+use ladrillo_transport::Via;
+use ladrillo_transport::kind::VIA_OPTION;
+
 use crate::api::Failure;
 use crate::option::{self, GLOBAL, VolumeOption, parse_bool, parse_size};
-use crate::state::model::{OP_VERSION, State, Status, Volume};
+use crate::state::model::{OP_VERSION, State, Status, Volume, transport_name};
 
 /// Options that promise what our bricks do not keep yet: refused when they are on, so that nobody believes in them.
 const NOT_YET: [&str; 3] = ["client.ssl", "cluster.switch", "server.ssl"];
@@ -212,11 +215,24 @@ fn check_volume(volume: &Volume, key: &str, value: &str) -> Result<(), Failure> 
         "config.memory-accounting" | "config.gfproxyd" if parse_bool(value).is_none() => {
             refused("Commit failed on localhost. Please check the log file for more details.")
         }
-        "config.transport" => match value {
-            "tcp" => Ok(()),
-            "rdma" | "tcp,rdma" | "rdma,tcp" => refused(format!("transport {value} is not supported yet; use tcp")),
-            _ => refused(format!("transport-type {value} does not exist")),
+        "config.transport" => match transport_name(value) {
+            None => refused(format!("transport-type {value} does not exist")),
+            Some(name) if name != volume.transport && volume.status == Status::Started => refused(format!(
+                "Volume {} is started: its transport can be changed only while it is stopped (gluster volume stop {})",
+                volume.name, volume.name
+            )),
+            Some(_) => Ok(()),
         },
+        VIA_OPTION if Via::parse(Some(value)).is_err() => {
+            refused(format!("{key} {value} does not exist: it is rsocket, smc or sdp"))
+        }
+        VIA_OPTION if volume.status == Status::Started && Via::parse(Some(value)) != Ok(volume.via()) => {
+            refused(format!(
+                "Volume {} is started: what carries its transport can be changed only while it is stopped (gluster volume \
+                 stop {})",
+                volume.name, volume.name
+            ))
+        }
         "features.trash-dir" if volume.option("features.trash").and_then(parse_bool) != Some(true) => {
             refused(format!("Trash translator is not enabled. Use volume set {} trash on", volume.name))
         }

@@ -112,14 +112,15 @@ pub(super) fn text(volume: &VolumeStatus, table: Table) -> String {
 fn detail(brick: &ProcessStatus) -> String {
     let facts = Facts(&brick.facts);
     let known = |shown: Option<String>| shown.unwrap_or_else(|| "N/A".to_owned());
-    let port = known(brick.tcp_port.filter(|_| brick.online).map(|port| port.to_string()));
-    let rdma = if brick.online { "0" } else { "N/A" };
+    let port =
+        known(brick.tcp_port.or(brick.rdma_port.map(|_| 0)).filter(|_| brick.online).map(|port| port.to_string()));
+    let rdma = if brick.online { brick.rdma_port.unwrap_or(0).to_string() } else { "N/A".to_owned() };
     let pid = known(brick.pid.filter(|_| brick.online).map(|pid| pid.to_string()));
     let mut text = format!("{}\n", "-".repeat(LONG_RULE));
     let mut line = |name: &str, value: &str| text += &format!("{name:<20} : {value:<20}\n");
     line("Brick", &format!("Brick {}:{}", brick.host, brick.path));
     line("TCP Port", &port);
-    line("RDMA Port", rdma);
+    line("RDMA Port", &rdma);
     line("Online", if brick.online { "Y" } else { "N" });
     line("Pid", &pid);
     line("File System", facts.or_unknown("fs_name"));
@@ -366,6 +367,7 @@ mod tests {
             peer_uuid: String::new(),
             online: true,
             tcp_port: Some(49152),
+            rdma_port: None,
             pid: Some(7),
             facts,
         };

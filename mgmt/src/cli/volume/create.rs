@@ -157,6 +157,7 @@ fn parse(session: &mut Session, words: &[String]) -> Result<Volume, Refusal> {
                     "tcp" => "tcp",
                     "rdma" => "rdma",
                     "tcp,rdma" | "rdma,tcp" => "tcp,rdma",
+                    "sdp" => "sdp",
                     _ => return Err(Refusal::Usage),
                 });
                 rest = after;

@@ -345,6 +345,7 @@ mod tests {
                     peer_uuid,
                     online: true,
                     tcp_port: None,
+                    rdma_port: None,
                     pid: None,
                     facts,
                 });

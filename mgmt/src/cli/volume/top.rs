@@ -273,6 +273,7 @@ mod tests {
             peer_uuid: String::new(),
             online: true,
             tcp_port: None,
+            rdma_port: None,
             pid: None,
             facts: facts.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         }
