@@ -127,3 +127,41 @@ fn what_is_closed_here_fails_at_once() {
     let nobody = SocketAddr::new(address().expect("set").ip(), 1);
     assert!(block_on(sdp::connect(nobody)).is_err());
 }
+
+/// CPU time of this process so far, in clock ticks (10 ms).
+fn ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("/proc");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
+}
+
+/// librdmacm before version 53 goes on with freed memory from the fourth connection on, and polls with time limits
+/// make it spin: neither is met.
+#[test]
+fn many_connections_work_and_cost_nothing_while_nothing_happens() {
+    let Some(listener) = listener() else { return };
+    let address = listener.local();
+    let count = 24u32;
+    let accepting = std::thread::spawn(move || {
+        let accepted: Vec<_> = (0..count).map(|_| accept(&*listener)).collect();
+        (listener, accepted)
+    });
+    let clients: Vec<_> = (0..count).map(|_| block_on(sdp::connect(address)).expect("connect")).collect();
+    let (listener, servers) = accepting.join().expect("accepting");
+    let before = ticks();
+    assert!(listener.accept(Duration::from_secs(3)).expect("accept").is_none());
+    assert!(ticks() - before < 100, "{} ticks of 10 ms in 3 s", ticks() - before);
+    for (number, client) in clients.iter().enumerate() {
+        block_on(client.send(message(&(number as u32).to_be_bytes(), vec![1; 5000]))).expect("sent");
+    }
+    let mut seen: Vec<u32> = servers
+        .iter()
+        .map(|server| u32::from_be_bytes(block_on(server.recv()).expect("a record")[..4].try_into().expect("4 bytes")))
+        .collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..count).collect::<Vec<_>>());
+    drop(clients);
+    for server in servers {
+        assert_eq!(block_on(server.recv()).expect_err("the end").kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use ladrillo_translator::LocalFuture;
 use parking_lot::Mutex;
 
-use super::driver::Driver;
+use super::driver::{Driver, Watched};
 use super::sys::{Interest, Rsocket};
 use crate::record::{RecordReader, record_mark};
 use crate::{Accepted, Message, Transport};
@@ -102,7 +102,7 @@ impl RsocketTransport {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         });
-        driver.watch(&shared)?;
+        driver.watch(shared.clone())?;
         Ok(RsocketTransport { shared })
     }
 }
@@ -337,43 +337,6 @@ impl Connection {
         Poll::Pending
     }
 
-    /// What the driver is to look for.
-    pub fn interest(&self) -> Interest {
-        let mut wanted = 0;
-        if !self.inbox.lock().full {
-            wanted |= libc::POLLIN;
-        }
-        if self.sending.lock().blocked {
-            wanted |= libc::POLLOUT;
-        }
-        Interest { number: self.socket.number(), wanted, found: 0 }
-    }
-
-    /// The driver has found something.
-    pub fn ready(&self, found: i16) {
-        if found & libc::POLLOUT != 0 {
-            let mut sending = self.sending.lock();
-            if let Err(error) = self.drain(&mut sending) {
-                drop(sending);
-                return self.lost(&error);
-            }
-        }
-        let ends = found & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0;
-        if found & libc::POLLIN != 0 || ends {
-            match self.receive() {
-                Ok(true) if ends => {
-                    // Nothing more comes: what the library says it died of, if it says so.
-                    match self.socket.error() {
-                        0 => self.lost(&io::Error::from(io::ErrorKind::UnexpectedEof)),
-                        errno => self.lost(&io::Error::from_raw_os_error(errno)),
-                    }
-                }
-                Ok(_) => {}
-                Err(error) => self.lost(&error),
-            }
-        }
-    }
-
     /// Receives what is there; whether all of it was taken.
     fn receive(&self) -> io::Result<bool> {
         let mut inbox = self.inbox.lock();
@@ -446,14 +409,50 @@ impl Connection {
             self.driver.ring();
         }
     }
+}
 
-    /// Whether it is to be closed.
-    pub fn is_over(&self) -> bool {
+impl Watched for Connection {
+    fn interest(&self) -> Interest {
+        let mut wanted = 0;
+        if !self.inbox.lock().full {
+            wanted |= libc::POLLIN;
+        }
+        if self.sending.lock().blocked {
+            wanted |= libc::POLLOUT;
+        }
+        Interest { number: self.socket.number(), wanted, found: 0 }
+    }
+
+    fn ready(&self, found: i16) {
+        if found & libc::POLLOUT != 0 {
+            let mut sending = self.sending.lock();
+            if let Err(error) = self.drain(&mut sending) {
+                drop(sending);
+                return self.lost(&error);
+            }
+        }
+        let ends = found & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0;
+        if found & libc::POLLIN != 0 || ends {
+            match self.receive() {
+                Ok(true) if ends => {
+                    // Nothing more comes: what the library says it died of, if it says so.
+                    match self.socket.error() {
+                        0 => self.lost(&io::Error::from(io::ErrorKind::UnexpectedEof)),
+                        errno => self.lost(&io::Error::from_raw_os_error(errno)),
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => self.lost(&error),
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
 
     /// Tells the peer; may wait.
-    pub fn shut_down(&self) {
+    fn end(&self) {
         // Nobody sends any more, and whoever was at it has finished with the lock.
         drop(self.sending.lock());
         self.socket.shut_down();

@@ -4,6 +4,10 @@
 //! polls them all, receives records straight into their buffers and wakes who waits for them; what is sent goes from
 //! the sender's thread, and only what did not go at once is left to this one. Before a connection is closed it leaves
 //! this thread: the library waits for the peer then, on a thread of its own.
+//!
+//! One thread, and never with a time limit, for two reasons more. Whenever the library's poll returns in one thread it
+//! wakes all others that poll. And up to rdma-core 62 (fixed in March 2026) a poll that runs into its limit is counted
+//! as polling for ever: from then on polls spin.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,19 +15,28 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::connection::Connection;
 use super::sys::{self, Interest};
 
-/// Connections of a process at once: each is looked at on every turn, and pins its buffers. Source: our bound.
-const MAX_CONNECTIONS: usize = 4096;
-/// How long a turn waits for nothing, in milliseconds.
-const TURN_MS: i32 = 1000;
+/// What can be watched.
+pub trait Watched: Send + Sync {
+    /// What the thread is to look for.
+    fn interest(&self) -> Interest;
+
+    /// It has found something. Must not wait.
+    fn ready(&self, found: i16);
+
+    /// Whether it is to be watched no longer.
+    fn is_over(&self) -> bool;
+
+    /// What is to be done then, on a thread of its own.
+    fn end(&self) {}
+}
 
 /// The watching thread, as others see it.
 pub struct Driver {
     /// Rings when there is something new to watch.
     bell: OwnedFd,
-    new: Mutex<Vec<Arc<Connection>>>,
+    new: Mutex<Vec<Arc<dyn Watched>>>,
     count: std::sync::atomic::AtomicUsize,
 }
 
@@ -49,17 +62,18 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Watches a connection until it ends.
+    /// Watches an rsocket until it is over.
     ///
     /// # Errors
     /// There are too many.
-    pub fn watch(&self, connection: &Arc<Connection>) -> io::Result<()> {
+    pub fn watch(&self, watched: Arc<dyn Watched>) -> io::Result<()> {
         use std::sync::atomic::Ordering;
-        if self.count.fetch_add(1, Ordering::AcqRel) >= MAX_CONNECTIONS {
+        let most = sys::max_rsockets()?;
+        if self.count.fetch_add(1, Ordering::AcqRel) >= most {
             self.count.fetch_sub(1, Ordering::AcqRel);
-            return Err(io::Error::other(format!("{MAX_CONNECTIONS} rsockets are open: no more are taken")));
+            return Err(io::Error::other(format!("{most} rsockets are open: no more are taken")));
         }
-        self.new.lock().push(connection.clone());
+        self.new.lock().push(watched);
         self.ring();
         Ok(())
     }
@@ -71,22 +85,22 @@ impl Driver {
     }
 
     fn run(&self) {
-        let mut connections: Vec<Arc<Connection>> = Vec::new();
+        let mut all: Vec<Arc<dyn Watched>> = Vec::new();
         let mut interests = Vec::new();
         loop {
-            connections.append(&mut self.new.lock());
-            connections.retain(|connection| {
-                if connection.is_over() {
+            all.append(&mut self.new.lock());
+            all.retain(|watched| {
+                if watched.is_over() {
                     self.count.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
-                    close(connection.clone());
+                    end(watched.clone());
                     return false;
                 }
                 true
             });
             interests.clear();
             interests.push(Interest { number: self.bell.as_raw_fd(), wanted: libc::POLLIN, found: 0 });
-            interests.extend(connections.iter().map(|connection| connection.interest()));
-            if let Err(error) = sys::poll(&mut interests, TURN_MS)
+            interests.extend(all.iter().map(|watched| watched.interest()));
+            if let Err(error) = sys::poll(&mut interests)
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 tracing::error!(%error, "rpoll");
@@ -95,9 +109,9 @@ impl Driver {
             if interests.first().is_some_and(|bell| bell.found != 0) {
                 let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
             }
-            for (connection, interest) in connections.iter().zip(interests.iter().skip(1)) {
+            for (watched, interest) in all.iter().zip(interests.iter().skip(1)) {
                 if interest.found != 0 {
-                    connection.ready(interest.found);
+                    watched.ready(interest.found);
                 }
             }
         }
@@ -105,11 +119,12 @@ impl Driver {
 }
 
 /// Closes what the thread no longer watches. The library may wait for a peer that is gone.
-fn close(connection: Arc<Connection>) {
-    let again = connection.clone();
+fn end(watched: Arc<dyn Watched>) {
+    let again = watched.clone();
     let thread = std::thread::Builder::new().name("rsocket-close".to_owned());
-    if let Err(error) = thread.spawn(move || connection.shut_down()) {
+    // The last owner drops it, there at the latest.
+    if let Err(error) = thread.spawn(move || watched.end()) {
         tracing::warn!(%error, "closing an rsocket on the thread of all");
-        again.shut_down();
+        again.end();
     }
 }

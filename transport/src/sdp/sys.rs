@@ -103,6 +103,7 @@ impl Rsocket {
     /// `Unsupported`, with the reason, where the library or an RDMA device is missing.
     pub fn new(address: SocketAddr) -> io::Result<Rsocket> {
         let library = Library::get()?;
+        library.stretch();
         let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         // SAFETY: plain numbers.
         let number = unsafe { (library.rsocket)(family, libc::SOCK_STREAM, 0) };
@@ -283,21 +284,73 @@ impl Drop for Rsocket {
     }
 }
 
-/// Waits until one of `interests` has what it wants, `timeout_ms` at most (-1: for ever).
+/// Waits until one of `interests` has what it wants. There is no time limit: see `driver`.
 ///
 /// # Errors
 /// The library's.
-pub fn poll(interests: &mut [Interest], timeout_ms: c_int) -> io::Result<usize> {
+pub fn poll(interests: &mut [Interest]) -> io::Result<usize> {
     let library = Library::get()?;
     let mut fds: Vec<pollfd> =
         interests.iter().map(|i| pollfd { fd: i.number, events: i.wanted, revents: 0 }).collect();
     // SAFETY: the list lives until the call returns, and the number is its length.
-    let count = unsafe { (library.rpoll)(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) };
+    let count = unsafe { (library.rpoll)(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
     for (interest, fd) in interests.iter_mut().zip(&fds) {
-        interest.found = if count == 0 { 0 } else { fd.revents };
+        interest.found = fd.revents;
     }
     Ok(count)
+}
+
+/// Most rsockets a process may have: each is looked at on every turn, and pins its buffers. Source: our bound.
+const MAX_RSOCKETS: usize = 4096;
+/// Since this version of rdma-core the library's own thread may watch any number of rsockets: before it goes on with
+/// freed memory when its list grows under it (there: "rsockets: Fix for cm_svc_run thread", July 2024).
+const GROWS_SINCE: u32 = 53;
+/// How often the list is made longer beforehand with an older one, by how many at a time (4 in its source).
+const STRETCHES: usize = 96;
+const STRETCH: usize = 4;
+
+/// How many rsockets this process may have at once.
+///
+/// # Errors
+/// The library cannot be used.
+pub fn max_rsockets() -> io::Result<usize> {
+    Ok(if Library::get()?.grows() { MAX_RSOCKETS } else { STRETCHES * STRETCH - 2 })
+}
+
+impl Library {
+    /// Whether its thread may watch any number: what it calls itself is `librdmacm.so.1.3.VERSION.N`.
+    fn grows(&self) -> bool {
+        static GROWS: OnceLock<bool> = OnceLock::new();
+        *GROWS.get_or_init(|| {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+            let line = maps.lines().find(|line| line.contains("/librdmacm.so."));
+            let version = line.and_then(|line| line.rsplit_once(".so.1.3.")).and_then(|(_, v)| v.split('.').next());
+            version.and_then(|version| version.parse::<u32>().ok()).is_some_and(|version| version >= GROWS_SINCE)
+        })
+    }
+
+    /// Makes the list of an old library's thread long before it is used. The thread begins with the first rsocket that
+    /// connects and ends with the last; each time it begins it lengthens the list, which never shrinks.
+    fn stretch(&'static self) {
+        static DONE: OnceLock<()> = OnceLock::new();
+        if self.grows() {
+            return;
+        }
+        DONE.get_or_init(|| {
+            let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+            for _ in 0..STRETCHES {
+                // SAFETY: plain numbers.
+                let number = unsafe { (self.rsocket)(libc::AF_INET, libc::SOCK_STREAM, 0) };
+                if number < 0 {
+                    return;
+                }
+                let socket = Rsocket { number, library: self };
+                // Under way is all it has to be.
+                let _ = socket.set_nonblocking().and_then(|()| socket.connect(nowhere));
+            }
+        });
+    }
 }
 
 fn check(result: c_int) -> io::Result<c_int> {
