@@ -44,6 +44,9 @@ pub fn answer_bytes(fop: &Fop) -> usize {
             true => (*size_bytes as usize).min(lookup::LISTING_MAX_BYTES),
             false => lookup::LISTING_MAX_BYTES,
         },
+        // All of them, with their values; of one, what a file system takes at most.
+        Fop::Getxattr { name, .. } | Fop::Fgetxattr { name, .. } if name.is_empty() => xattr::LIST_MAX_BYTES,
+        Fop::Getxattr { .. } | Fop::Fgetxattr { .. } => xattr::VALUE_MAX_BYTES,
         _ => content.unwrap_or(0).min(xattr::CONTENT_MAX_BYTES) as usize,
     };
     let lists =

@@ -22,7 +22,9 @@ pub const CONTENT_MAX_BYTES: u64 = 1 << 20;
 /// of names.
 pub const ANSWER_MAX_BYTES: usize = 1 << 20;
 /// Most bytes of xattrs a whole list has, which is never cut short. Source: our bound, what fits in a record.
-const LIST_MAX_BYTES: usize = 16 << 20;
+pub const LIST_MAX_BYTES: usize = 16 << 20;
+/// Largest value of an xattr. Source: XATTR_SIZE_MAX of Linux.
+pub const VALUE_MAX_BYTES: usize = 64 << 10;
 /// Most bytes of one xattropped value. Source: our bound; AFR's have 12, disperse's 16.
 const XATTROP_MAX_BYTES: usize = 4096;
 
