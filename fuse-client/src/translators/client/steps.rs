@@ -57,7 +57,10 @@ impl Inner {
         if is_left.iter().all(|is_left| *is_left) {
             return self.send_together(session, steps, files).await;
         }
-        // What was not open there needs no telling.
+        // What was not open there needs no telling; what was opened again in a newer session has to be closed in that.
+        if let Ok(session) = self.session() {
+            self.release_orphans(&session, &steps[0].context).await;
+        }
         let count = is_left.len();
         let mut keep = is_left.iter().copied();
         steps.retain(|_| keep.next() != Some(false));

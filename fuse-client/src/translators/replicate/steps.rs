@@ -7,6 +7,7 @@ use futures::channel::oneshot;
 use futures::future::join_all;
 use ladrillo_translator::error::errno::{EIO, ENOTCONN};
 use ladrillo_translator::fop::{EntrylkCmd, LockCmd};
+use ladrillo_translator::steps::MAX_STEPS;
 use ladrillo_translator::{Fop, FopError, FopResult, Gfid, Step};
 use parking_lot::Mutex;
 
@@ -72,9 +73,10 @@ impl Drop for Leaving<'_> {
     }
 }
 
-/// Whether it may take as long as somebody else holds a lock.
+/// Whether it may take as long as somebody else holds a lock, or as a disk takes.
 fn waits(step: &Step) -> bool {
     match &step.fop {
+        Fop::Fsync { .. } => true,
         Fop::Inodelk { cmd, .. } => *cmd == LockCmd::SetWait,
         Fop::Entrylk { cmd, .. } => *cmd == EntrylkCmd::Lock,
         _ => false,
@@ -109,16 +111,16 @@ impl Replicate {
             let _ = turn.await;
         };
         let leaving = Leaving { queue, gfids: all.iter().filter_map(unlocked_inode).collect() };
-        let before = match steps.iter().any(waits) {
-            // Nobody is to wait for those unlocks as long as this waits.
-            true if all.is_empty() => 0,
-            true => {
-                self.hear_unlocks(child, &target.submit_steps(std::mem::take(&mut all)).await);
-                drop(leaving);
-                0
+        // Nobody is to wait for those unlocks as long as this waits, and a message holds so many.
+        if !all.is_empty() && (steps.iter().any(waits) || all.len() + steps.len() > MAX_STEPS) {
+            while !all.is_empty() {
+                let rest = all.split_off(all.len().min(MAX_STEPS));
+                let sent = std::mem::replace(&mut all, rest);
+                self.hear_unlocks(child, &target.submit_steps(sent).await);
             }
-            false => all.len(),
-        };
+            drop(leaving);
+        }
+        let before = all.len();
         all.extend(steps);
         let mut results = match (all.len(), all.pop()) {
             (_, None) => return Vec::new(),
