@@ -13,6 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::executor::block_on;
 use ladrillo_translator::Payload;
 use ladrillo_transport::Message;
+use ladrillo_transport::verbs::wire::{Chunk, Header, Kind};
 use ladrillo_transport::verbs::{Connection, Driver, DriverConfig, Role, check};
 
 /// xid, call or reply, then how long an answer is wanted: header and payload.
@@ -57,6 +58,9 @@ fn serve(connection: &Connection) {
             Ok(record) => record,
             Err(error) => return println!("brick: connection ends: {error}"),
         };
+        if record.len() < 16 {
+            continue;
+        }
         let word = |n: usize| u32::from_be_bytes(record[4 * n..4 * n + 4].try_into().unwrap());
         let answer = reply(word(0), word(2) as usize, word(3) as usize, sum(&record));
         connection.queue(answer, 0);
@@ -67,6 +71,33 @@ fn exchange(connection: &Connection, message: Message, expecting: usize) -> Byte
     let sent = connection.queue(message, expecting);
     block_on(poll_fn(|cx| connection.poll_sent(sent, cx))).expect("sent");
     block_on(poll_fn(|cx| connection.poll_recv(cx))).expect("answered")
+}
+
+/// What no client sends: name, message, how often.
+fn attacks() -> Vec<(&'static str, Vec<u8>, usize)> {
+    let record = flat(&call(7, 100, 0, 100, 0));
+    let header = |kind, reads: Vec<Chunk>, writes: Vec<Chunk>| {
+        let mut out = BytesMut::new();
+        Header { xid: 7, credit: 1 << 20, kind, answer: false, reads, writes }.encode(&mut out);
+        [&out[..], &record[..]].concat()
+    };
+    let chunk = Chunk { position: 8, handle: 0x0123_4567, length: 5000, address: 0x1000 };
+    let plain = header(Kind::Message, vec![], vec![]);
+    let mut cut = header(Kind::Message, vec![chunk], vec![]);
+    cut.truncate(40);
+    let mut wild = header(Kind::Message, vec![chunk], vec![]);
+    wild[16..20].copy_from_slice(&9u32.to_be_bytes());
+    vec![
+        ("garbage", b"this is no header at all, and never was".to_vec(), 1),
+        ("a header cut short", cut, 1),
+        ("a malformed chunk list", wild, 1),
+        ("a chunk outside the record", header(Kind::Message, vec![Chunk { position: 5000, ..chunk }], vec![]), 1),
+        ("a bad key", header(Kind::Message, vec![chunk], vec![]), 1),
+        ("an offer for nothing", header(Kind::Offer, vec![], vec![chunk]), 1),
+        ("a need", header(Kind::Need, vec![], vec![chunk]), 1),
+        ("an oversized message", [&plain[..], &[0; 5000]].concat(), 1),
+        ("more than the credits", plain, 2000),
+    ]
 }
 
 fn main() {
@@ -82,6 +113,15 @@ fn main() {
     let listener = bricks.listen(address, Box::new(move |connection| drop(arrived.send(connection)))).expect("listen");
     let clients = Driver::new(DriverConfig { role: Role::Client, windows }).expect("client's driver");
     let _thread = clients.start_thread("client").unwrap();
+    let watched = [Arc::downgrade(&clients), Arc::downgrade(&bricks)];
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_secs(20));
+            for driver in watched.iter().filter_map(std::sync::Weak::upgrade) {
+                println!("state: {:?}", driver.describe());
+            }
+        }
+    });
     let connect = || -> (Arc<Connection>, Arc<Connection>) {
         let connection = clients.connect(listener.local).expect("connect");
         block_on(poll_fn(|cx| connection.poll_connected(cx))).expect("connected");
@@ -143,6 +183,40 @@ fn main() {
     other.close();
     let end = block_on(poll_fn(|cx| connection.poll_recv(cx))).expect_err("closed");
     println!("closed by the brick, seen by the client after {:?}: {end}", begun.elapsed());
+    let (good, other) = connect();
+    let server = std::thread::spawn(move || serve(&other));
+    for (name, raw, times) in attacks() {
+        let (bad, other) = connect();
+        let hit = std::thread::spawn(move || {
+            // Nothing is taken, so that no credit is given.
+            while times > 1 && !other.is_closed() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            serve(&other);
+        });
+        let mut sent = 0;
+        while sent < times && !bad.is_closed() {
+            if bad.send_raw(&raw) {
+                sent += 1;
+            } else {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let end = loop {
+            match block_on(poll_fn(|cx| bad.poll_recv(cx))) {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        hit.join().unwrap();
+        xid += 1;
+        let message = call(xid, 200, 10_000, 100, 10_000);
+        let expected = flat(&reply(xid, 100, 10_000, sum(&flat(&message))));
+        assert!(exchange(&good, message, 10_000) == expected, "after {name}");
+        println!("{name}: that connection ended ({end}), the other one goes on");
+    }
+    good.close();
+    server.join().unwrap();
     clients.end();
     bricks.end();
     println!("PASS");

@@ -392,9 +392,45 @@ impl Connection {
         name(self.inner.lock().local)
     }
 
+    /// Sends bytes as they are, against all rules: for tests of the other side. `false` when there is no room.
+    #[doc(hidden)]
+    pub fn send_raw(&self, message: &[u8]) -> bool {
+        self.with(|inner| {
+            if !inner.has_slots() || !inner.established {
+                return false;
+            }
+            let Ok(mut buffer) = inner.domain().and_then(|domain| domain.buffer(message.len())) else { return false };
+            let copied = copy(&mut buffer, 0, message);
+            copied.and_then(|()| inner.post(Vec::new(), Vec::new(), (buffer, message.len()), None)).is_ok()
+        })
+    }
+
     /// What carries it: the device.
     pub fn medium(&self) -> String {
         self.inner.lock().medium.clone()
+    }
+
+    /// Its state in one line, for dumps.
+    pub fn describe(&self) -> String {
+        let inner = self.inner.lock();
+        let ready = inner.incoming.iter().filter(|entry| matches!(entry, Entry::Ready(..))).count();
+        format!(
+            "{} to {}: {} records queued, {} parked; {} here, {} on their way; {} calls and {} offers with chunks, {} needs; \
+             {} work requests free, {} receives posted; {:?}; failed: {:?}",
+            name(inner.local),
+            name(inner.peer),
+            inner.outgoing.len(),
+            inner.parked.len(),
+            ready,
+            inner.incoming.len() - ready,
+            inner.calls.len() + inner.requests.len(),
+            inner.offered.len(),
+            inner.needs.len(),
+            inner.endpoint.as_ref().map_or(0, Endpoint::room),
+            inner.receive.as_ref().map_or(0, |receive| receive.posted()),
+            inner.credits,
+            inner.failed.as_ref().map(|failure| &failure.text),
+        )
     }
 
     /// Bytes of records received and taken, and sent.
@@ -500,8 +536,9 @@ impl Inner {
     }
 
     fn try_pump(&mut self) -> io::Result<()> {
-        self.fetch()?;
-        self.answer_needs()?;
+        // Records leave also where there is no memory for others to come.
+        unless_later(self.fetch())?;
+        unless_later(self.answer_needs())?;
         while self.credits.may_send() && self.has_slots() {
             let Some(outgoing) = self.outgoing.pop_front() else { break };
             let len = outgoing.message.len();
@@ -1046,6 +1083,11 @@ impl Answer {
         copy(&mut target, data_end, after)?;
         Ok(target.into_bytes(start, data_end + after.len()))
     }
+}
+
+/// "Not now" is no error.
+fn unless_later(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) })
 }
 
 /// Copies what is no payload.

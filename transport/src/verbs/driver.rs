@@ -25,7 +25,7 @@ use super::wire::Hello;
 /// Work requests of a connection at once.
 const SLOTS: u32 = 256;
 /// Receives posted in the beginning for all connections of a device, and at most.
-const FIRST_RECEIVES: usize = 128;
+const FIRST_RECEIVES: usize = 256;
 const MOST_RECEIVES: usize = 8192;
 /// Registered buffers of a device, at most.
 const BUFFERS_MAX_BYTES: usize = 1 << 30;
@@ -152,6 +152,12 @@ impl Driver {
                 }
             }
         })
+    }
+
+    /// The state of all connections, a line for each.
+    pub fn describe(&self) -> Vec<String> {
+        let all: Vec<Arc<Connection>> = self.connections.lock().values().cloned().collect();
+        all.iter().map(|connection| connection.describe()).collect()
     }
 
     /// Closes all connections, and ends the thread.

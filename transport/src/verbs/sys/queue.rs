@@ -168,6 +168,11 @@ impl ReceiveQueue {
         Ok(())
     }
 
+    /// Buffers posted at the moment.
+    pub fn posted(&self) -> usize {
+        self.state.lock().count
+    }
+
     fn take(&self, id: u64) -> Option<Buffer> {
         let index = usize::try_from(id & !RECEIVE).ok()?;
         let mut state = self.state.lock();
