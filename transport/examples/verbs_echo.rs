@@ -14,7 +14,7 @@ use futures::executor::block_on;
 use ladrillo_translator::Payload;
 use ladrillo_transport::Message;
 use ladrillo_transport::verbs::wire::{Chunk, Header, Kind};
-use ladrillo_transport::verbs::{Connection, Driver, DriverConfig, Role, check};
+use ladrillo_transport::verbs::{Connection, Driver, DriverConfig, Role, Windows, check};
 
 /// xid, call or reply, then how long an answer is wanted: header and payload.
 fn call(xid: u32, header: usize, payload: usize, reply_header: usize, reply_payload: usize) -> Message {
@@ -103,11 +103,14 @@ fn attacks() -> Vec<(&'static str, Vec<u8>, usize)> {
 fn main() {
     tracing_subscriber::fmt().with_writer(std::io::stdout).with_ansi(false).init();
     let mut arguments = std::env::args().skip(1).filter(|a| a != "--no-windows");
-    let windows = !std::env::args().any(|a| a == "--no-windows");
+    let windows = match std::env::args().any(|a| a == "--no-windows") {
+        true => Windows::Never,
+        false => Windows::Always,
+    };
     let address: SocketAddr = arguments.next().expect("ADDRESS:PORT").parse().expect("an address");
     let rounds: u32 = arguments.next().map_or(3, |n| n.parse().expect("a number"));
     println!("devices: {:?}", check());
-    let bricks = Driver::new(DriverConfig { role: Role::Brick, windows: false }).expect("brick's driver");
+    let bricks = Driver::new(DriverConfig { role: Role::Brick, windows: Windows::Never }).expect("brick's driver");
     let _thread = bricks.start_thread("brick").unwrap();
     let (arrived, arrivals) = mpsc::channel();
     let listener = bricks.listen(address, Box::new(move |connection| drop(arrived.send(connection)))).expect("listen");

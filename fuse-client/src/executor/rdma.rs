@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use ladrillo_transport::verbs::{Driver, DriverConfig, Role};
+use ladrillo_transport::verbs::{Driver, DriverConfig, Role, Windows};
 
 use super::{poll_readable, spawn};
 
@@ -30,7 +30,7 @@ pub fn driver() -> io::Result<Arc<Driver>> {
     if let Some(driver) = DRIVER.with(|driver| driver.borrow().clone()) {
         return Ok(driver);
     }
-    let driver = Driver::new(DriverConfig { role: Role::Client, windows: true })?;
+    let driver = Driver::new(DriverConfig { role: Role::Client, windows: Windows::from_environment() })?;
     let readable = Arc::new(driver.as_fd().try_clone_to_owned()?);
     DRIVER.with(|current| *current.borrow_mut() = Some(driver.clone()));
     let running = Running;

@@ -46,8 +46,32 @@ pub type OnConnection = Box<dyn Fn(Arc<Connection>) + Send + Sync>;
 pub struct DriverConfig {
     /// Which side.
     pub role: Role,
-    /// Use memory windows where the device has them.
-    pub windows: bool,
+    /// Whether clients expose memory through windows.
+    pub windows: Windows,
+}
+
+/// Whether clients expose memory through windows, or register it each time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Windows {
+    /// Windows where the device has them and they can be relied on. rxe's cannot (Linux 6.1): a packet sent again while windows are
+    /// bound can stop the connection for ever, their bounds are not enforced, and the kernel panics when one is invalidated twice.
+    #[default]
+    Auto,
+    /// Where the device has them.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Windows {
+    /// What the environment variable `LADRILLO_RDMA_WINDOWS` (auto, always, never) says: for tests.
+    pub fn from_environment() -> Windows {
+        match std::env::var("LADRILLO_RDMA_WINDOWS").as_deref() {
+            Ok("always") => Windows::Always,
+            Ok("never") => Windows::Never,
+            _ => Windows::Auto,
+        }
+    }
 }
 
 /// See the module.
@@ -241,7 +265,12 @@ impl Driver {
     }
 
     fn uses_windows(&self, device: &Device) -> bool {
-        self.config.role == Role::Client && self.config.windows && device.limits.windows
+        let wanted = match self.config.windows {
+            Windows::Auto => !device.limits.rxe,
+            Windows::Always => true,
+            Windows::Never => false,
+        };
+        self.config.role == Role::Client && wanted && device.limits.windows
     }
 
     fn device_of(&self, id: &CmId) -> io::Result<DeviceState> {
@@ -260,7 +289,8 @@ impl Driver {
             }
             Role::Client => tracing::info!(
                 device = %device.name,
-                "RDMA: no memory windows: a protection domain per connection, memory is registered for each request"
+                why = if device.limits.windows { "its memory windows are not used" } else { "it has no type-2 memory windows" },
+                "RDMA: memory is registered for each request, in a protection domain per connection"
             ),
             Role::Brick => tracing::info!(device = %device.name, "RDMA device in use"),
         }

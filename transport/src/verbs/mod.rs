@@ -25,7 +25,7 @@ use ladrillo_translator::LocalFuture;
 use parking_lot::Mutex;
 
 pub use connection::{Connection, Role};
-pub use driver::{Driver, DriverConfig, Entrance, OnConnection};
+pub use driver::{Driver, DriverConfig, Entrance, OnConnection, Windows};
 pub use sys::check;
 
 use crate::{Accepted, Listener, Message, Transport};
@@ -47,7 +47,7 @@ impl Shared {
         if let Some(driver) = current.upgrade() {
             return Ok(driver);
         }
-        let driver = Driver::new(DriverConfig { role: self.role, windows: true })?;
+        let driver = Driver::new(DriverConfig { role: self.role, windows: Windows::from_environment() })?;
         driver.start_thread("rdma")?;
         *current = Arc::downgrade(&driver);
         Ok(driver)

@@ -25,6 +25,9 @@ const HEADROOM_BYTES: usize = 8 << 10;
 /// Big buffers kept for later, in bytes.
 const IDLE_MAX_BYTES: usize = 64 << 20;
 
+/// The vendor rxe gives itself (Linux, drivers/infiniband/sw/rxe/rxe_param.h).
+const RXE_VENDOR_ID: u32 = 0x00ff_ffff;
+
 /// What a device can do.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -37,6 +40,8 @@ pub struct Limits {
     pub initiator_depth: u8,
     /// Type-2 memory windows, local invalidation, send with invalidate.
     pub windows: bool,
+    /// It is rxe, the kernel's device in software.
+    pub rxe: bool,
 }
 
 /// A device, open as long as the process lives (librdmacm keeps it).
@@ -87,6 +92,7 @@ impl Device {
             windows: has(flags::IBV_DEVICE_MEM_MGT_EXTENSIONS)
                 && (has(flags::IBV_DEVICE_MEM_WINDOW_TYPE_2A) || has(flags::IBV_DEVICE_MEM_WINDOW_TYPE_2B))
                 && found.max_mw > 0,
+            rxe: found.vendor_id == RXE_VENDOR_ID,
         };
         Ok(Arc::new(Device { context, library, name: device_name(library, context), limits }))
     }
