@@ -21,7 +21,7 @@ CLUSTER_TESTS := $(filter-out stock_% posix_%,$(basename $(notdir $(wildcard tes
 
 RUNGS := lint test-unit test-sim test-cluster test-stock test-posix fuzz-smoke
 
-.PHONY: all build release setup demo test test-full lint test-unit test-sim test-cluster test-stock test-posix test-ring fuzz-smoke bench bench-parts \
+.PHONY: all build release setup demo test test-full lint test-unit test-sim test-cluster test-stock test-posix test-ring test-rdma fuzz-smoke bench bench-parts \
         install uninstall clean help
 
 all: build
@@ -31,6 +31,7 @@ help:
 	@echo 'make demo          three nodes on this machine: create, mount, kill a brick, heal (root)'
 	@echo 'make test          $(RUNGS)'
 	@echo 'make test-ring     tests of clusters and POSIX behaviour with mounts over FUSE over io_uring (root)'
+	@echo 'make test-rdma     the transports over RDMA in a virtual machine with software RDMA (no hardware needed; root)'
 	@echo 'make test-full     the same with ROUNDS=20, SEEDS=5000 and 10 minutes of each random test'
 	@echo 'make bench         ours, GlusterFS and the local disk side by side: docs/benchmarks (BENCH=--quick for a first impression)'
 	@echo 'make bench-parts   the criterion benches of the parts'
@@ -52,7 +53,7 @@ test: setup
 	tools/run-rungs $(RUNGS)
 
 test-full: setup
-	ROUNDS=20 SEEDS=5000 FUZZ_SECONDS=120 LADRILLO_POSIX_SECONDS=600 tools/run-rungs $(RUNGS) test-ring
+	ROUNDS=20 SEEDS=5000 FUZZ_SECONDS=120 LADRILLO_POSIX_SECONDS=600 tools/run-rungs $(RUNGS) test-ring test-rdma
 
 lint:
 	$(CARGO) fmt --all --check
@@ -82,6 +83,10 @@ test-posix: build
 test-ring: build
 	tools/need-root
 	tools/test-ring
+
+# Not in `make test`: an emulated machine takes its time. KERNEL=6.12 for another kernel; RDMA="sdp rdma smc" for some transports.
+test-rdma: build
+	tools/test-rdma $(RDMA)
 
 fuzz-smoke:
 	tools/fuzz-smoke

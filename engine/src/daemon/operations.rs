@@ -81,6 +81,9 @@ impl Operations {
                 answer.set_str(key("hostname"), connection.peer.clone());
                 answer.set_str(key("bytesread"), connection.received.to_string());
                 answer.set_str(key("byteswrite"), connection.sent.to_string());
+                if connection.medium != "tcp" {
+                    answer.set_str(key("medium"), connection.medium.clone());
+                }
                 answer.set_str(key("opversion"), client.op_version.to_string());
                 let name = if client.process_name.is_empty() { "unknown" } else { &client.process_name };
                 answer.set_str(key("name"), name.to_owned());

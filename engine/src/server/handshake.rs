@@ -121,7 +121,7 @@ impl Client {
             self.session = Some(self.shared.join(&admitted, root, &self.outgoing));
             tracing::info!(
                 client = %admitted.uid, peer = %self.outgoing.peer(), version = %admitted.version,
-                subdir = %admitted.subdir(), trusted = admitted.trusted, "accepted client"
+                medium = %self.outgoing.medium(), subdir = %admitted.subdir(), trusted = admitted.trusted, "accepted client"
             );
             // The rules may have changed since it was admitted, before it was to be seen.
             if let Some(session) = &self.session {

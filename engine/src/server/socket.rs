@@ -187,7 +187,7 @@ impl Outgoing {
 
     /// What carries it.
     pub fn medium(&self) -> String {
-        "tcp".to_owned()
+        ladrillo_transport::sdp::kernel::medium(&self.socket).unwrap_or_else(|| "tcp".to_owned())
     }
 
     /// Bytes received from and acknowledged by the other end, as the kernel counts them; 0 where it does not say.

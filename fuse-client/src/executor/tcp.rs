@@ -208,6 +208,10 @@ impl Transport for TcpTransport {
     fn local(&self) -> String {
         self.shared.local.clone()
     }
+
+    fn medium(&self) -> String {
+        sdp::kernel::medium(&self.shared.fd).unwrap_or_else(|| "tcp".to_owned())
+    }
 }
 
 impl Drop for TcpTransport {

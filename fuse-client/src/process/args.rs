@@ -14,6 +14,18 @@ use crate::front::start::FrontEnd;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "glusterfs", disable_version_flag = true, args_override_self = true, max_term_width = 120)]
 pub struct Args {
+    /// Measure latency and bandwidth of a transport alone: `listen` on one node, its name (and :PORT) on the other
+    #[arg(long, value_name = "listen|HOST[:PORT]")]
+    pub transport_check: Option<String>,
+    /// With --transport-check: tcp, rdma or sdp
+    #[arg(long = "transport", value_name = "TRANSPORT", default_value = "tcp", requires = "transport_check")]
+    pub check_transport: String,
+    /// With --transport sdp: rsocket, smc or sdp
+    #[arg(long = "sdp-via", value_name = "VIA", requires = "transport_check")]
+    pub sdp_via: Option<String>,
+    /// The same as --transport-check with --transport rdma
+    #[arg(long, value_name = "listen|HOST[:PORT]", conflicts_with = "transport_check")]
+    pub rdma_check: Option<String>,
     /// Server to get the volume file from; several are tried in turn
     #[arg(short = 's', long = "volfile-server", value_name = "SERVER")]
     pub volfile_servers: Vec<String>,

@@ -13,6 +13,7 @@ mod remount;
 mod run;
 pub mod signals;
 pub mod spec;
+mod transport_check;
 
 use std::process::ExitCode;
 

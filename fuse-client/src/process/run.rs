@@ -63,6 +63,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         eprintln!("glusterfs: {error}");
         return ExitCode::FAILURE;
     }
+    if let Some(place) = &args.rdma_check {
+        return super::transport_check::main(place, "rdma", None);
+    }
+    if let Some(place) = &args.transport_check {
+        return super::transport_check::main(place, &args.check_transport, args.sdp_via.as_deref());
+    }
     if let Err(reason) = check(&args) {
         eprintln!("glusterfs: {reason}");
         return ExitCode::from(64);

@@ -399,7 +399,7 @@ impl Inner {
         if session.is_closed() || self.stopping.is_raised() {
             return;
         }
-        tracing::info!(client = %self.name, peer = %session.peer(), "connected");
+        tracing::info!(client = %self.name, peer = %session.peer(), medium = %session.medium(), "connected");
         *self.session.write() = Some(session.clone());
         if unlocked > 0 {
             self.relock_later(session.clone());

@@ -115,6 +115,11 @@ impl Session {
         self.transport.peer()
     }
 
+    /// What carries it, really.
+    pub fn medium(&self) -> String {
+        self.transport.medium()
+    }
+
     /// Calls a procedure, whose body `write` writes, and waits for the body of its reply, which may have a payload of
     /// `reply_bytes` (0: small, or unknown).
     pub async fn call(

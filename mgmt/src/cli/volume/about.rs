@@ -149,17 +149,21 @@ fn one(facts: &Facts, table: Table) -> String {
         Table::Clients => {
             let count = facts.count("clientcount");
             let mut text = format!("Clients connected : {count}\n");
-            let mut row = |columns: [&str; 4]| {
-                let [name, read, written, version] = columns;
-                text += &format!("{name:<48} {read:>15} {written:>15} {version:>15}\n");
+            // What carries each, where that is not TCP for all: GlusterFS has no such column.
+            let with_medium = (0..count).any(|index| !facts.text(&format!("client{index}.medium")).is_empty());
+            let mut row = |columns: [&str; 5]| {
+                let [name, read, written, version, medium] = columns;
+                text += &format!("{name:<48} {read:>15} {written:>15} {version:>15}");
+                text += &if with_medium { format!(" {medium}\n") } else { "\n".to_owned() };
             };
             if count > 0 {
-                row(["Hostname", "BytesRead", "BytesWritten", "OpVersion"]);
-                row(["--------", "---------", "------------", "---------"]);
+                row(["Hostname", "BytesRead", "BytesWritten", "OpVersion", "Transport"]);
+                row(["--------", "---------", "------------", "---------", "---------"]);
             }
             for index in 0..count {
                 let of = |what: &str| facts.text(&format!("client{index}.{what}"));
-                row([of("hostname"), of("bytesread"), of("byteswrite"), of("opversion")]);
+                let medium = Some(of("medium")).filter(|medium| !medium.is_empty()).unwrap_or("tcp");
+                row([of("hostname"), of("bytesread"), of("byteswrite"), of("opversion"), medium]);
             }
             text
         }
@@ -287,13 +291,16 @@ pub(in super::super) fn xml(document: Document, brick: &ProcessStatus, table: Ta
             (0..count)
                 .fold(clients, |document, index| {
                     let of = |what: &str| facts.text(&format!("client{index}.{what}"));
-                    document
+                    let document = document
                         .open("client")
                         .text("hostname", of("hostname"))
                         .text("bytesRead", of("bytesread"))
                         .text("bytesWrite", of("byteswrite"))
-                        .text("opVersion", of("opversion"))
-                        .close()
+                        .text("opVersion", of("opversion"));
+                    match of("medium") {
+                        "" => document.close(),
+                        medium => document.text("transport", medium).close(),
+                    }
                 })
                 .close()
         }
