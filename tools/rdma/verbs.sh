@@ -6,6 +6,8 @@ set -eu
 BIN=$(realpath "$1")
 COPIES=${COPIES:-3}
 T=${DIR:-/mnt/disk}/verbs   # tmpfs has no user.* attributes
+# Two CPUs would bring packets out of order, which rxe's windows do not survive (docs/known-gaps.md).
+for q in /sys/class/net/*/queues/rx-0/rps_cpus; do echo 1 > "$q"; done
 mkdir -p $T/log $T/mnt /var/run/gluster
 cd $T
 fail() { echo "FAILED: $*"; tail -n 12 $T/log/*.log; exit 1; }
@@ -70,11 +72,10 @@ END
 } > client.vol
 mount_it() { "$BIN"/glusterfs -f client.vol -l $T/log/client.log $T/mnt || fail "mount"; within 60 stat $T/mnt; within 30 mountpoint -q $T/mnt; }
 
-if "$BIN"/glusterfsd --version >/dev/null; then :; fi
 for n in $(seq "$COPIES"); do brick $n; done
 mount_it
 echo "mounted: $(grep -ho 'RDMA: .*' log/client.log | head -n 1)"
-before=$(counter sent_pkts) reads=$(counter rdma_sends) tcp=$(tcp_bytes)
+before=$(counter sent_pkts) tcp=$(tcp_bytes)
 begun=$(date +%s)
 head -c 1048576 /dev/urandom > one
 cp one mnt/one; cmp one mnt/one || fail "a file of 1 MiB"
