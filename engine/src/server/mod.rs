@@ -282,6 +282,7 @@ fn accept(shared: &Arc<Shared>, entrance: &Entrance, doors: &[Door]) {
         let index = (0..shared.loads.len()).min_by_key(|i| shared.loads[*i].load(Ordering::Relaxed)).unwrap_or(0);
         shared.loads[index].fetch_add(1, Ordering::Relaxed);
         if let Err(e) = doors[index].hand_over(arrival) {
+            shared.loads[index].fetch_sub(1, Ordering::Relaxed);
             tracing::error!(error = %e, "handing a connection over");
         }
     }
@@ -301,7 +302,11 @@ impl Door {
     fn hand_over(&self, arrival: Arrival) -> io::Result<()> {
         use std::io::Write;
         self.arrivals.lock().push_back(arrival);
-        (&self.bell).write_all(&[1])
+        (&self.bell).write_all(&[1]).inspect_err(|_| {
+            // Nobody comes for it: the executor has ended.
+            let left = self.arrivals.lock().pop_back();
+            drop(left);
+        })
     }
 }
 
