@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::executor::block_on;
 use ladrillo_translator::Payload;
 use ladrillo_transport::Message;
-use ladrillo_transport::verbs::wire::{Chunk, Header, Kind};
+use ladrillo_transport::verbs::wire::{Chunk, FIXED_BYTES, Header, Kind};
 use ladrillo_transport::verbs::{Connection, Driver, DriverConfig, Role, Windows, check};
 
 /// xid, call or reply, then how long an answer is wanted: header and payload.
@@ -96,6 +96,8 @@ fn attacks() -> Vec<(&'static str, Vec<u8>, usize)> {
         ("an offer for nothing", header(Kind::Offer, vec![], vec![chunk]), 1),
         ("a need", header(Kind::Need, vec![], vec![chunk]), 1),
         ("an oversized message", [&plain[..], &[0; 5000]].concat(), 1),
+        ("a flood of words", header(Kind::Credit, vec![], vec![])[..FIXED_BYTES].to_vec(), 20_000),
+        ("a long record of a stranger", header(Kind::Message, vec![Chunk { length: 200_000, ..chunk }], vec![]), 1),
         ("more than the credits", plain, 2000),
     ]
 }
@@ -133,6 +135,7 @@ fn main() {
         (connection, other)
     };
     let (connection, other) = connect();
+    other.admit();
     let server = std::thread::spawn(move || serve(&other));
     let mut xid = 1000;
     for round in 0..rounds {
@@ -187,6 +190,7 @@ fn main() {
     let end = block_on(poll_fn(|cx| connection.poll_recv(cx))).expect_err("closed");
     println!("closed by the brick, seen by the client after {:?}: {end}", begun.elapsed());
     let (good, other) = connect();
+    other.admit();
     let server = std::thread::spawn(move || serve(&other));
     for (name, raw, times) in attacks() {
         let (bad, other) = connect();

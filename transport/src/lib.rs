@@ -143,6 +143,9 @@ pub trait Accepted: Transport {
     /// Ready when fewer than `bytes` of what was posted wait, or none ever will leave.
     fn poll_room(&self, cx: &mut std::task::Context<'_>, bytes: usize) -> std::task::Poll<()>;
 
+    /// The peer has been let in (SETVOLUME): until then a transport may refuse what takes much memory.
+    fn admit(&self) {}
+
     /// Bytes received and bytes sent since the beginning.
     fn traffic(&self) -> (u64, u64);
 

@@ -96,6 +96,13 @@ impl Outgoing {
         }
     }
 
+    /// The client has been let in: it may use more memory from now on.
+    pub fn admit(&self) {
+        if let Way::Transport(transport) = &self.way {
+            transport.admit();
+        }
+    }
+
     /// The executor that keeps the connection.
     pub fn executor(&self) -> usize {
         self.executor

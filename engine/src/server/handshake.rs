@@ -119,6 +119,7 @@ impl Client {
     fn enter(&mut self, admitted: Admitted, root: Option<Gfid>) {
         if self.session.is_none() {
             self.session = Some(self.shared.join(&admitted, root, &self.outgoing));
+            self.outgoing.admit();
             tracing::info!(
                 client = %admitted.uid, peer = %self.outgoing.peer(), version = %admitted.version,
                 medium = %self.outgoing.medium(), subdir = %admitted.subdir(), trusted = admitted.trusted, "accepted client"

@@ -160,6 +160,8 @@ fn listen(kind: Kind, rest: &str) -> Result<(), String> {
     };
     loop {
         if let Some(accepted) = listener.accept(Duration::from_secs(3600)).map_err(failed)? {
+            // Anybody may measure.
+            accepted.admit();
             answer_on_a_thread(Line::Transport(as_transport(accepted)));
         }
     }

@@ -14,8 +14,8 @@ use bytes::{Bytes, BytesMut};
 use ladrillo_translator::payload::count_copy;
 use parking_lot::Mutex;
 
-use super::core::{Assembly, Credits, From, Shape, shape};
-use super::driver::Driver;
+use super::core::{Assembly, Credits, From, PATIENCE, Patience, Shape, shape};
+use super::driver::{Driver, HalfOpen};
 use super::sys::{Access, Buffer, CmId, Concealed, Domain, Done, Endpoint, Held, Part, Work};
 use super::wire::{Chunk, Header, Hello, Kind, Violation};
 use crate::{MAX_RECORD_BYTES, Message};
@@ -35,6 +35,12 @@ const REPLY_HEADER_BYTES: usize = 1024;
 const RECORD_SLOTS: usize = 8;
 /// Bytes that are fetched, or fetched and not yet taken (one record more when there is nothing).
 const FETCH_MAX_BYTES: usize = 32 << 20;
+/// The same, where all connections together leave little: everybody is to have a share.
+const FETCH_TIGHT_BYTES: usize = 4 << 20;
+/// The same, for a client that has not been let in; it may not send longer records either. SETVOLUME has some KiB.
+const FETCH_STRANGER_BYTES: usize = 64 << 10;
+/// Completions taken before other connections have their turn.
+const COMPLETIONS_PER_TURN: usize = 512;
 /// Records that may wait for a chunk at once.
 const MAX_PARKED: usize = 16;
 /// Calls with chunks that may wait for their answer, on the brick.
@@ -82,6 +88,10 @@ pub(super) struct Inner {
     pub(super) receive: Option<std::sync::Arc<super::sys::ReceiveQueue>>,
     /// Brick: the listener it came to, until it is handed on.
     pub(super) listener: Option<u64>,
+    /// Brick: counts among those that are not handed on yet.
+    pub(super) half_open: Option<HalfOpen>,
+    /// Brick: the client may use memory for more than introducing itself.
+    admitted: bool,
     peer: Option<SocketAddr>,
     local: Option<SocketAddr>,
     pub(super) medium: String,
@@ -114,9 +124,10 @@ pub(super) struct Inner {
     /// Brick: what it may use to answer.
     requests: HashMap<u32, Request>,
     /// Brick: records that wait for a chunk.
-    parked: HashMap<u32, Outgoing>,
+    parked: HashMap<u32, (Instant, Outgoing)>,
     next_number: u32,
     last_sent: Instant,
+    patience: Patience,
     failed: Option<Failure>,
     to_wake: Vec<Waker>,
     receiver: Option<Waker>,
@@ -203,6 +214,8 @@ impl Connection {
             domain: None,
             receive: None,
             listener: None,
+            half_open: None,
+            admitted: role == Role::Client,
             peer: None,
             local: None,
             medium: "verbs".to_owned(),
@@ -228,6 +241,7 @@ impl Connection {
             parked: HashMap::new(),
             next_number: 0,
             last_sent: now,
+            patience: Patience::new(now),
             failed: None,
             to_wake: Vec::new(),
             receiver: None,
@@ -304,7 +318,11 @@ impl Connection {
         if inner.queued_bytes < enough || inner.failed.is_some() {
             return Poll::Ready(());
         }
-        inner.room.push((enough, cx.waker().clone()));
+        match inner.room.iter_mut().find(|(_, waker)| waker.will_wake(cx.waker())) {
+            // Asked again with another bound: whichever comes first.
+            Some((bound, _)) => *bound = enough.max(*bound),
+            None => inner.room.push((enough, cx.waker().clone())),
+        }
         Poll::Pending
     }
 
@@ -330,6 +348,14 @@ impl Connection {
             inner.receiver = Some(cx.waker().clone());
             Poll::Pending
         })
+    }
+
+    /// The client has been let in: what it sends may be long from now on.
+    pub fn admit(&self) {
+        self.with(|inner| {
+            inner.admitted = true;
+            inner.pump();
+        });
     }
 
     /// Answers of what has come and is not taken, those that `answer` can: for when whoever takes records hangs.
@@ -439,9 +465,9 @@ impl Connection {
         (inner.received_bytes, inner.sent_bytes)
     }
 
-    /// Takes what has completed.
-    pub(super) fn complete(&self, spins: usize) {
-        self.with(|inner| inner.complete(spins));
+    /// Takes what has completed; whether it is to be called again, after others have had their turn.
+    pub(super) fn complete(&self, spins: usize) -> bool {
+        self.with(|inner| inner.complete(spins))
     }
 
     /// Once a second: tries again what could not be done, shows that it is alive, gives up what does not come to be.
@@ -450,7 +476,13 @@ impl Connection {
             if !inner.established && now.duration_since(inner.born) > HANDSHAKE {
                 inner.fail(io::ErrorKind::TimedOut, "no handshake".to_owned());
             }
+            inner.credits.second();
             inner.pump();
+            if inner.takes_nothing(now) {
+                let seconds = PATIENCE.as_secs();
+                tracing::info!(peer = %name(inner.peer), seconds, "RDMA connection ended: the client takes nothing");
+                inner.fail(io::ErrorKind::TimedOut, format!("the peer has taken nothing for {seconds} s"));
+            }
             if inner.established && inner.failed.is_none() && now.duration_since(inner.last_sent) > KEEPALIVE {
                 let sent = inner.control(Kind::Credit, 0, Vec::new());
                 inner.check(sent);
@@ -476,6 +508,7 @@ impl Inner {
 
     pub(super) fn set_established(&mut self) {
         self.established = true;
+        self.half_open = None;
         self.to_wake.extend(self.connecting.take());
         self.pump();
     }
@@ -485,6 +518,7 @@ impl Inner {
             return;
         }
         self.failed = Some(Failure { kind, text });
+        self.half_open = None;
         self.outgoing.clear();
         self.parked.clear();
         self.requests.clear();
@@ -526,6 +560,26 @@ impl Inner {
         self.endpoint.as_ref().is_some_and(|endpoint| endpoint.room() >= RECORD_SLOTS)
     }
 
+    /// Brick: whether answers have waited too long for the client to take them. What waits for memory of ours is not its fault.
+    fn takes_nothing(&mut self, now: Instant) -> bool {
+        if self.role != Role::Brick || self.failed.is_some() {
+            return false;
+        }
+        let unsent = !self.outgoing.is_empty() && !self.credits.may_send();
+        let waits = unsent || self.endpoint.as_ref().is_some_and(Endpoint::is_busy);
+        self.patience.is_over(waits, now)
+            || self.parked.values().any(|(since, _)| now.saturating_duration_since(*since) > PATIENCE)
+    }
+
+    /// Bytes of records that may be fetched, or fetched and not yet taken.
+    fn fetch_limit(&self) -> usize {
+        match &self.domain {
+            _ if !self.admitted => FETCH_STRANGER_BYTES,
+            Some(domain) if domain.is_tight() => FETCH_TIGHT_BYTES,
+            _ => FETCH_MAX_BYTES,
+        }
+    }
+
     /// Does all that can be done now.
     pub(super) fn pump(&mut self) {
         if !self.established || self.failed.is_some() {
@@ -539,6 +593,20 @@ impl Inner {
         // Records leave also where there is no memory for others to come.
         unless_later(self.fetch())?;
         unless_later(self.answer_needs())?;
+        unless_later(self.send_queued())?;
+        if !self.room.is_empty() {
+            let queued = self.queued_bytes;
+            let woken = self.room.extract_if(.., |(enough, _)| queued < *enough).map(|(_, waker)| waker);
+            self.to_wake.extend(woken);
+        }
+        if self.credits.owes_word() && self.has_slots() {
+            self.control(Kind::Credit, 0, Vec::new())?;
+        }
+        Ok(())
+    }
+
+    /// Sends the records that may be sent now.
+    fn send_queued(&mut self) -> io::Result<()> {
         while self.credits.may_send() && self.has_slots() {
             let Some(outgoing) = self.outgoing.pop_front() else { break };
             let len = outgoing.message.len();
@@ -557,17 +625,10 @@ impl Inner {
                 }
             }
             self.posted += 1;
+            self.patience.moved(Instant::now());
             let posted = self.posted;
             let woken = self.senders.extract_if(.., |(number, _)| *number <= posted).map(|(_, waker)| waker);
             self.to_wake.extend(woken);
-        }
-        if !self.room.is_empty() {
-            let queued = self.queued_bytes;
-            let woken = self.room.extract_if(.., |(enough, _)| queued < *enough).map(|(_, waker)| waker);
-            self.to_wake.extend(woken);
-        }
-        if self.credits.owes_word() && self.has_slots() {
-            self.control(Kind::Credit, 0, Vec::new())?;
         }
         Ok(())
     }
@@ -578,7 +639,7 @@ impl Inner {
 
     /// A message in a registered buffer: the header and `parts`.
     fn message(&self, header: &Header, parts: &[&[u8]]) -> io::Result<(Buffer, usize)> {
-        let mut buffer = self.domain()?.buffer(INLINE_BYTES)?;
+        let mut buffer = self.domain()?.reserved(INLINE_BYTES)?;
         let mut encoded = BytesMut::with_capacity(header.len());
         header.encode(&mut encoded);
         let mut at = 0;
@@ -641,7 +702,7 @@ impl Inner {
             Ok(source) => Ok(Held::Source(source)),
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Err(error),
             Err(_) => {
-                let mut buffer = domain.buffer(payload.len())?;
+                let mut buffer = domain.reserved(payload.len())?;
                 copy(&mut buffer, 0, payload)?;
                 count_copy(payload.len());
                 Ok(Held::Buffer(buffer))
@@ -733,7 +794,7 @@ impl Inner {
                 match self.control(Kind::Need, number, vec![need]) {
                     Ok(()) => {
                         self.credits.sent();
-                        self.parked.insert(number, outgoing);
+                        self.parked.insert(number, (Instant::now(), outgoing));
                         Ok(false)
                     }
                     Err(error) => Err(Box::new((Some(outgoing), error))),
@@ -779,7 +840,7 @@ impl Inner {
                 self.message(&header, &[head, zeroes])?
             }
             Some(chunk) => {
-                let mut body = self.domain()?.buffer(head.len() + padding)?;
+                let mut body = self.domain()?.reserved(head.len() + padding)?;
                 copy(&mut body, 0, head)?;
                 copy(&mut body, head.len(), zeroes)?;
                 held.push(Held::Buffer(body));
@@ -815,11 +876,15 @@ impl Inner {
 
     /// Brick: begins to fetch what is in chunks, as much as may be under way, in order.
     fn fetch(&mut self) -> io::Result<()> {
+        if self.waiting == 0 {
+            return Ok(());
+        }
+        let limit = self.fetch_limit();
         while self.waiting > 0 && self.has_slots() {
             let Some(index) = self.incoming.iter().position(|entry| matches!(entry, Entry::Waiting(_))) else { break };
             let Some(Entry::Waiting(fetch)) = self.incoming.get(index) else { break };
             let total = fetch.assembly.total;
-            if self.bulk_bytes > 0 && self.bulk_bytes.saturating_add(total) > FETCH_MAX_BYTES {
+            if self.bulk_bytes > 0 && self.bulk_bytes.saturating_add(total) > limit {
                 break;
             }
             // The first chunk's data at a page's beginning, what is in front of it before that.
@@ -852,14 +917,16 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes completions until there are none, and asks to be told of the next.
-    fn complete(&mut self, spins: usize) {
+    /// Takes completions until there are none, and asks to be told of the next; or until others are to have their turn: `true`.
+    fn complete(&mut self, spins: usize) -> bool {
         let mut spins = spins;
+        let mut left = COMPLETIONS_PER_TURN;
         let mut armed = false;
         while self.failed.is_none() {
             let mut done = Vec::new();
-            let Some(endpoint) = self.endpoint.as_mut() else { return };
-            if endpoint.poll(&mut done) == 0 && done.is_empty() {
+            let Some(endpoint) = self.endpoint.as_mut() else { return false };
+            let count = endpoint.poll(&mut done);
+            if count == 0 && done.is_empty() {
                 if armed {
                     break;
                 }
@@ -879,7 +946,7 @@ impl Inner {
                 let result = self.take(done);
                 self.check(result);
                 if self.failed.is_some() {
-                    return;
+                    return false;
                 }
             }
             if let Some(receive) = &self.receive
@@ -888,10 +955,18 @@ impl Inner {
                 tracing::warn!(%error, "posting receives for RDMA");
             }
             self.pump();
+            left = left.saturating_sub(count);
+            if left == 0 {
+                return self.failed.is_none();
+            }
         }
+        false
     }
 
     fn take(&mut self, done: Done) -> io::Result<()> {
+        if matches!(done, Done::Finished { .. }) {
+            self.patience.moved(Instant::now());
+        }
         match done {
             Done::Received { buffer, len, invalidated } => self.received(buffer, len, invalidated),
             Done::Finished { token: 0, .. } => Ok(()),
@@ -951,7 +1026,7 @@ impl Inner {
             return Err(violation("a key was taken back that was not to be"));
         }
         match (header.kind, self.role) {
-            (Kind::Credit, _) => Ok(()),
+            (Kind::Credit, _) => Ok(self.credits.word()?),
             (Kind::Message | Kind::Chunks, Role::Brick) => self.called(header, buffer, body, len),
             (Kind::Message | Kind::Chunks, Role::Client) => self.answered(&header, buffer, body, len, invalidated),
             (Kind::Need, Role::Client) => {
@@ -965,7 +1040,8 @@ impl Inner {
             }
             (Kind::Offer, Role::Brick) => {
                 let [chunk] = header.writes[..] else { return Err(violation("an offer without a chunk")) };
-                let parked = self.parked.remove(&header.xid).ok_or(Violation::Unexpected("an offer for nothing"))?;
+                let (_, parked) =
+                    self.parked.remove(&header.xid).ok_or(Violation::Unexpected("an offer for nothing"))?;
                 if (chunk.length as usize) < parked.message.len() {
                     return Err(violation("an offer too small"));
                 }
@@ -989,6 +1065,9 @@ impl Inner {
             return Err(violation("chunks that have no use"));
         }
         let assembly = Assembly::new(end - body, &reads, kind == Kind::Chunks)?;
+        if !self.admitted && !reads.is_empty() && assembly.total > FETCH_STRANGER_BYTES {
+            return Err(violation("a long record of a client that has not been let in"));
+        }
         let keys: Vec<u32> = writes.iter().chain(&reads).map(|chunk| chunk.handle).collect();
         if !keys.is_empty() {
             if self.requests.len() >= MAX_REQUESTS {

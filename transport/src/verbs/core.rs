@@ -1,6 +1,7 @@
 //! What a connection decides, without I/O: credits, the shape of messages, how a record is put together from its parts.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use super::wire::{CHUNK_BYTES, Chunk, FIXED_BYTES, Violation};
 use crate::MAX_RECORD_BYTES;
@@ -15,12 +16,27 @@ pub struct Credits {
     received: u32,
     consumed: u32,
     advertised: u32,
+    /// Messages that only speak of credits which the other side may still send.
+    words: u32,
 }
+
+/// Words about credits that the other side may be ahead of their reasons.
+const MOST_WORDS: u32 = 512;
+/// Reasons for them that each second gives.
+const WORDS_PER_SECOND: u32 = 8;
 
 impl Credits {
     /// We are ready to receive `window` at a time, the other side begins with `peer_window`.
     pub fn new(window: u32, peer_window: u32) -> Credits {
-        Credits { window, sent: 0, peer_limit: peer_window, received: 0, consumed: 0, advertised: window }
+        Credits {
+            window,
+            sent: 0,
+            peer_limit: peer_window,
+            received: 0,
+            consumed: 0,
+            advertised: window,
+            words: MOST_WORDS / 2,
+        }
     }
 
     /// Whether a message may be sent.
@@ -31,6 +47,26 @@ impl Credits {
     /// One was sent.
     pub fn sent(&mut self) {
         self.sent = self.sent.wrapping_add(1);
+        self.add_words(1);
+    }
+
+    fn add_words(&mut self, count: u32) {
+        self.words = self.words.saturating_add(count).min(MOST_WORDS);
+    }
+
+    /// A message has come that says nothing but how many more may be sent: there is reason for one with each message that is
+    /// sent or received, and for some in a second.
+    ///
+    /// # Errors
+    /// Too many: a flood.
+    pub fn word(&mut self) -> Result<(), Violation> {
+        self.words = self.words.checked_sub(1).ok_or(Violation::Unexpected("a flood of words about credits"))?;
+        Ok(())
+    }
+
+    /// A second has passed.
+    pub fn second(&mut self) {
+        self.add_words(WORDS_PER_SECOND);
     }
 
     /// The other side has said up to where it is ready.
@@ -49,6 +85,7 @@ impl Credits {
             return Err(Violation::Credits);
         }
         self.received = self.received.wrapping_add(1);
+        self.add_words(1);
         Ok(())
     }
 
@@ -66,6 +103,35 @@ impl Credits {
     /// Whether the other side may soon have to stop for want of a header that tells it to go on.
     pub fn owes_word(&self) -> bool {
         self.consumed.wrapping_add(self.window).wrapping_sub(self.advertised) >= (self.window / 2).max(1)
+    }
+}
+
+/// How long a peer may take nothing of what waits for it; as for sockets (TCP_USER_TIMEOUT, 42 s).
+pub const PATIENCE: Duration = Duration::from_secs(42);
+
+/// Since when nothing has moved though something waited for the other side.
+#[derive(Debug)]
+pub struct Patience {
+    moved: Instant,
+}
+
+impl Patience {
+    /// From now on.
+    pub fn new(now: Instant) -> Patience {
+        Patience { moved: now }
+    }
+
+    /// The other side has taken something.
+    pub fn moved(&mut self, now: Instant) {
+        self.moved = now;
+    }
+
+    /// To be asked now and then, with whether something waits for the other side: whether it has taken too long.
+    pub fn is_over(&mut self, waits: bool, now: Instant) -> bool {
+        if !waits {
+            self.moved = now;
+        }
+        now.saturating_duration_since(self.moved) > PATIENCE
     }
 }
 
@@ -179,6 +245,33 @@ mod tests {
 
     fn chunk(position: usize, length: usize) -> Chunk {
         Chunk { position: position as u32, handle: 1, length: length as u32, address: 0 }
+    }
+
+    #[test]
+    fn words_without_reason_are_a_flood() {
+        let mut credits = Credits::new(128, 128);
+        let allowed = (0..).take_while(|_| credits.word().is_ok()).count();
+        assert!((100..=MOST_WORDS as usize).contains(&allowed), "{allowed}");
+        assert!(credits.word().is_err());
+        credits.sent();
+        assert!(credits.received().is_ok());
+        assert!(credits.word().is_ok() && credits.word().is_ok() && credits.word().is_err());
+        for _ in 0..3600 {
+            credits.second();
+        }
+        assert_eq!((0..).take_while(|_| credits.word().is_ok()).count(), MOST_WORDS as usize);
+    }
+
+    #[test]
+    fn who_takes_nothing_of_what_waits_is_given_up() {
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        let mut patience = Patience::new(begun);
+        assert!(!patience.is_over(false, after(1000)), "nothing waited");
+        assert!(!patience.is_over(true, after(1042)));
+        patience.moved(after(1042));
+        assert!(!patience.is_over(true, after(1080)));
+        assert!(patience.is_over(true, after(1085)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -26,13 +26,21 @@ use super::wire::Hello;
 const SLOTS: u32 = 256;
 /// Receives posted in the beginning for all connections of a device, and at most.
 const FIRST_RECEIVES: usize = 256;
-const MOST_RECEIVES: usize = 8192;
+const MOST_RECEIVES: usize = 4096 - OTHER_ENTRIES;
+/// Entries of a completion queue besides those for receives: one peer that ignores its credits may take all that are posted.
+const OTHER_ENTRIES: usize = SLOTS as usize + 16;
 /// Registered buffers of a device, at most.
 const BUFFERS_MAX_BYTES: usize = 1 << 30;
+/// Of them, those kept for messages, answers and receives.
+const BUFFERS_RESERVE_BYTES: usize = 64 << 20;
 /// Patience of the connection manager's look-ups.
 const RESOLVE_MS: i32 = 5000;
 /// Requests not yet accepted.
 const BACKLOG: i32 = 256;
+/// Connections that have queues already and are not made yet.
+const MOST_HALF_OPEN: usize = 256;
+/// Events of one kind taken before others have their turn.
+const EVENTS_PER_TURN: usize = 64;
 /// Looks at a queue that has just had completions before it is left to events, where CPUs are to spare.
 const SPINS: usize = 200;
 /// CPUs from which on there are some to spare.
@@ -85,8 +93,29 @@ pub struct Driver {
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     listeners: Mutex<HashMap<u64, Arc<ListenerState>>>,
     next_token: AtomicU64,
+    half_open: Arc<AtomicUsize>,
+    /// Connections that had more completions than their turn was long; the bell is rung for them.
+    again: Mutex<Vec<u64>>,
+    bell: OwnedFd,
     spins: usize,
     ending: AtomicBool,
+}
+
+/// One of the connections that are not made yet, while it is there.
+pub(super) struct HalfOpen(Arc<AtomicUsize>);
+
+impl HalfOpen {
+    /// One more, unless there are `most`.
+    fn enter(count: &Arc<AtomicUsize>, most: usize) -> Option<HalfOpen> {
+        let entered = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1));
+        entered.ok().map(|_| HalfOpen(count.clone()))
+    }
+}
+
+impl Drop for HalfOpen {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Clone)]
@@ -142,6 +171,9 @@ impl Driver {
         rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &every)?;
         epoll::add(&epoll, &timer, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
         epoll::add(&epoll, &*cm, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
+        let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
+        let bell = rustix::event::eventfd(0, flags)?;
+        epoll::add(&epoll, &bell, epoll::EventData::new_u64(2), epoll::EventFlags::IN)?;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Arc::new_cyclic(|this| Driver {
             this: this.clone(),
@@ -153,6 +185,9 @@ impl Driver {
             connections: Mutex::default(),
             listeners: Mutex::default(),
             next_token: AtomicU64::new(2),
+            half_open: Arc::default(),
+            again: Mutex::default(),
+            bell,
             spins: if cpus >= SPARE_CPUS { SPINS } else { 0 },
             ending: AtomicBool::new(false),
         }))
@@ -208,18 +243,36 @@ impl Driver {
                 connection.tick(now);
             }
         }
-        while let Some(event) = self.cm.next() {
+        // Not until there are none: what is left makes the descriptors readable again.
+        for _ in 0..EVENTS_PER_TURN {
+            let Some(event) = self.cm.next() else { break };
             self.handle(event);
         }
-        let channels: Vec<Arc<CompletionChannel>> =
-            self.devices.lock().iter().map(|device| device.channel.clone()).collect();
-        for channel in channels {
-            while let Some(token) = channel.next() {
-                let connection = self.connections.lock().get(&token).cloned();
-                if let Some(connection) = connection {
-                    connection.complete(self.spins);
+        let devices: Vec<DeviceState> = self.devices.lock().clone();
+        let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
+        for token in std::mem::take(&mut *self.again.lock()) {
+            self.complete(token);
+        }
+        for state in devices {
+            while let Some(event) = state.device.next_event() {
+                if event.is_error {
+                    tracing::error!(device = %state.device.name, event = %event.name, "RDMA device");
+                } else {
+                    tracing::debug!(device = %state.device.name, event = %event.name, "RDMA device");
                 }
             }
+            for _ in 0..EVENTS_PER_TURN {
+                let Some(token) = state.channel.next() else { break };
+                self.complete(token);
+            }
+        }
+    }
+
+    fn complete(&self, token: u64) {
+        let connection = self.connections.lock().get(&token).cloned();
+        if connection.is_some_and(|connection| connection.complete(self.spins)) {
+            self.again.lock().push(token);
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
         }
     }
 
@@ -283,6 +336,8 @@ impl Driver {
         let windows = self.uses_windows(&device);
         let (domain, receive) = domain_of(&device, windows)?;
         epoll::add(&self.epoll, &*channel, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
+        device.watch_events()?;
+        epoll::add(&self.epoll, &*device, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
         match self.config.role {
             Role::Client if windows => {
                 tracing::info!(device = %device.name, "RDMA: memory is exposed through type-2 windows, one for each request");
@@ -319,7 +374,7 @@ impl Driver {
             channel: state.channel,
             receive,
             slots: SLOTS,
-            receives: WINDOW * 2,
+            other_entries: OTHER_ENTRIES,
             windows,
         };
         let endpoint = Endpoint::new(id, config)?;
@@ -425,12 +480,16 @@ impl Driver {
         if self.is_ending() || !self.listeners.lock().contains_key(&event.token) {
             return refuse(id, "ending");
         }
+        let Some(half_open) = HalfOpen::enter(&self.half_open, MOST_HALF_OPEN) else {
+            return refuse(id, "too many connections at once");
+        };
         let token = self.token();
         id.set_token(token);
         let connection = Arc::new(Connection::new(token, Role::Brick, self.this.clone()));
         connection.with(|inner| {
             inner.hear_hello(hello);
             inner.listener = Some(event.token);
+            inner.half_open = Some(half_open);
         });
         self.connections.lock().insert(token, connection.clone());
         let accepted = self.equip(&connection, id).and_then(|()| {
@@ -455,7 +514,26 @@ impl Driver {
 }
 
 fn domain_of(device: &Arc<Device>, binds: bool) -> io::Result<(Arc<Domain>, Arc<ReceiveQueue>)> {
-    let domain = Domain::new(device.clone(), binds, BUFFERS_MAX_BYTES)?;
-    let receive = ReceiveQueue::new(&domain, FIRST_RECEIVES, MOST_RECEIVES, INLINE_BYTES)?;
+    let domain = Domain::new(device.clone(), binds, BUFFERS_MAX_BYTES, BUFFERS_RESERVE_BYTES)?;
+    let most = MOST_RECEIVES.min((device.limits.max_cqe as usize).saturating_sub(OTHER_ENTRIES));
+    let receive = ReceiveQueue::new(&domain, FIRST_RECEIVES, most, INLINE_BYTES)?;
     Ok((domain, receive))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_not_made_yet_are_limited() {
+        let count = Arc::default();
+        let first = HalfOpen::enter(&count, 2);
+        let second = HalfOpen::enter(&count, 2);
+        assert!(first.is_some() && second.is_some());
+        assert!(HalfOpen::enter(&count, 2).is_none());
+        drop(first);
+        assert!(HalfOpen::enter(&count, 2).is_some());
+        drop(second);
+        assert_eq!(count.load(Ordering::Acquire), 0);
+    }
 }

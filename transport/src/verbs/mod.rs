@@ -9,6 +9,7 @@
 mod connection;
 pub mod core;
 mod driver;
+mod shelves;
 #[allow(unsafe_code)]
 mod sys;
 pub mod wire;
@@ -174,6 +175,10 @@ impl Accepted for VerbsTransport {
 
     fn poll_room(&self, cx: &mut Context<'_>, bytes: usize) -> Poll<()> {
         self.connection.poll_room(bytes, cx)
+    }
+
+    fn admit(&self) {
+        self.connection.admit();
     }
 
     fn traffic(&self) -> (u64, u64) {

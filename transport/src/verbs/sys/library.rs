@@ -6,8 +6,9 @@
 use std::sync::OnceLock;
 
 use rdma_sys::{
-    ibv_comp_channel, ibv_context, ibv_cq, ibv_device, ibv_device_attr, ibv_mr, ibv_pd, ibv_qp_init_attr, ibv_srq,
-    ibv_srq_init_attr, rdma_cm_event, rdma_cm_id, rdma_conn_param, rdma_event_channel, rdma_port_space,
+    ibv_async_event, ibv_comp_channel, ibv_context, ibv_cq, ibv_device, ibv_device_attr, ibv_mr, ibv_pd,
+    ibv_qp_init_attr, ibv_srq, ibv_srq_init_attr, rdma_cm_event, rdma_cm_id, rdma_conn_param, rdma_event_channel,
+    rdma_port_space,
 };
 
 use std::os::raw::{c_char, c_int, c_uint, c_void};
@@ -54,6 +55,8 @@ functions! {
     ibv_ack_cq_events(*mut ibv_cq, c_uint);
     ibv_create_srq(*mut ibv_pd, *mut ibv_srq_init_attr) -> *mut ibv_srq;
     ibv_destroy_srq(*mut ibv_srq) -> c_int;
+    ibv_get_async_event(*mut ibv_context, *mut ibv_async_event) -> c_int;
+    ibv_ack_async_event(*mut ibv_async_event);
     ibv_query_device(*mut ibv_context, *mut ibv_device_attr) -> c_int;
     ibv_get_device_name(*mut ibv_device) -> *const c_char;
 }

@@ -1,17 +1,19 @@
 //! Devices, protection domains, and memory registered in them.
 
-use std::collections::BTreeMap;
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rdma_sys::{ibv_access_flags, ibv_context, ibv_mr, ibv_pd};
 
+use super::super::shelves::Shelves;
 use super::library::Libraries;
-use super::{cm::CmId, named, result};
+use super::{cm::CmId, named, result, set_nonblocking};
 
 /// Page size assumed for alignment; a larger one only costs a little.
 const PAGE_BYTES: usize = 4096;
@@ -22,7 +24,7 @@ const BIG_BYTES: usize = 64 << 10;
 /// Sizes of big buffers are multiples of this, and [`HEADROOM_BYTES`].
 const BIG_STEP_BYTES: usize = 128 << 10;
 const HEADROOM_BYTES: usize = 8 << 10;
-/// Big buffers kept for later, in bytes.
+/// Slabs kept for later of which nothing is used, in bytes.
 const IDLE_MAX_BYTES: usize = 64 << 20;
 
 /// The vendor rxe gives itself (Linux, drivers/infiniband/sw/rxe/rxe_param.h).
@@ -105,9 +107,66 @@ impl Device {
         self.library
     }
 
+    /// Makes [`Device::next_event`] and waiting for it possible.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn watch_events(&self) -> io::Result<()> {
+        // SAFETY: the context is open.
+        set_nonblocking(unsafe { (*self.context).async_fd })
+    }
+
+    /// What the device says of itself and its queues, if there is something; without waiting after [`Device::watch_events`].
+    pub fn next_event(&self) -> Option<DeviceEvent> {
+        let mut event = MaybeUninit::<rdma_sys::ibv_async_event>::zeroed();
+        // SAFETY: the context is open; the event is written to on success.
+        if unsafe { (self.library.verbs.ibv_get_async_event)(self.context, event.as_mut_ptr()) } != 0 {
+            return None;
+        }
+        // Read as a number: newer libraries have kinds that the enumeration lacks.
+        // SAFETY: the field is a C enumeration, as wide as u32; the event is ours.
+        let kind = unsafe { (&raw const (*event.as_ptr()).event_type).cast::<u32>().read() };
+        // At once: queues cannot be destroyed before.
+        // SAFETY: the event was got, and is acknowledged once.
+        unsafe { (self.library.verbs.ibv_ack_async_event)(event.as_mut_ptr()) };
+        Some(DeviceEvent::of(kind))
+    }
+
     /// Whether `id` is bound to this device.
     pub fn is_of(&self, id: &CmId) -> bool {
         std::ptr::eq(self.context, id.context())
+    }
+}
+
+impl AsFd for Device {
+    /// Readable when there are events.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: open as long as the process lives, as the context is.
+        unsafe { BorrowedFd::borrow_raw((*self.context).async_fd) }
+    }
+}
+
+/// Something that has happened to a device or one of its queues.
+pub struct DeviceEvent {
+    pub name: String,
+    pub is_error: bool,
+}
+
+impl DeviceEvent {
+    /// Of a number of verbs.h (enum ibv_event_type).
+    fn of(kind: u32) -> DeviceEvent {
+        use rdma_sys::ibv_event_type as e;
+        let known = [
+            (e::IBV_EVENT_CQ_ERR, "a completion queue has overflown"),
+            (e::IBV_EVENT_QP_FATAL, "a queue pair has failed"),
+            (e::IBV_EVENT_SRQ_ERR, "a shared receive queue has failed"),
+            (e::IBV_EVENT_DEVICE_FATAL, "the device has failed"),
+            (e::IBV_EVENT_PORT_ERR, "the link is down"),
+        ];
+        match known.into_iter().find(|(known, _)| *known as u32 == kind) {
+            Some((_, name)) => DeviceEvent { name: name.to_owned(), is_error: true },
+            None => DeviceEvent { name: format!("event {kind}"), is_error: false },
+        }
     }
 }
 
@@ -117,10 +176,12 @@ pub struct Domain {
     pub device: Arc<Device>,
     /// Windows will be bound to its memory.
     binds: bool,
-    free: Mutex<BTreeMap<usize, Vec<Piece>>>,
-    idle_bytes: AtomicUsize,
-    used_bytes: AtomicUsize,
+    free: Mutex<Shelves<Piece>>,
+    /// Bytes of all slabs.
+    used_bytes: Arc<AtomicUsize>,
+    next_slab: AtomicU64,
     limit_bytes: usize,
+    reserve_bytes: usize,
 }
 
 // SAFETY: verbs may be called from any thread.
@@ -129,11 +190,12 @@ unsafe impl Send for Domain {}
 unsafe impl Sync for Domain {}
 
 impl Domain {
-    /// A new one, of at most `limit_bytes` of buffers; `binds` where windows are to be bound to them.
+    /// A new one, of at most `limit_bytes` of buffers, the last `reserve_bytes` of them for [`Domain::reserved`]; `binds` where
+    /// windows are to be bound to them.
     ///
     /// # Errors
     /// The device's.
-    pub fn new(device: Arc<Device>, binds: bool, limit_bytes: usize) -> io::Result<Arc<Domain>> {
+    pub fn new(device: Arc<Device>, binds: bool, limit_bytes: usize, reserve_bytes: usize) -> io::Result<Arc<Domain>> {
         // SAFETY: the context is open.
         let pd = unsafe { (device.library.verbs.ibv_alloc_pd)(device.context) };
         if pd.is_null() {
@@ -144,9 +206,10 @@ impl Domain {
             device,
             binds,
             free: Mutex::default(),
-            idle_bytes: AtomicUsize::new(0),
-            used_bytes: AtomicUsize::new(0),
+            used_bytes: Arc::default(),
+            next_slab: AtomicU64::new(0),
             limit_bytes,
+            reserve_bytes,
         }))
     }
 
@@ -159,23 +222,62 @@ impl Domain {
     /// # Errors
     /// `WouldBlock` when the domain has all it may have; `OutOfMemory` names the limit of the system.
     pub fn buffer(self: &Arc<Domain>, len: usize) -> io::Result<Buffer> {
+        self.buffer_within(len, self.limit_bytes.saturating_sub(self.reserve_bytes))
+    }
+
+    /// [`Domain::buffer`] for what must not wait for those who hold the others: messages, answers, receives.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reserved(self: &Arc<Domain>, len: usize) -> io::Result<Buffer> {
+        self.buffer_within(len, self.limit_bytes)
+    }
+
+    /// Whether more than half of what there may be is in use: nobody is to take much.
+    pub fn is_tight(&self) -> bool {
+        let idle = self.free.lock().whole_bytes();
+        self.used_bytes.load(Ordering::Relaxed).saturating_sub(idle) > self.limit_bytes / 2
+    }
+
+    fn buffer_within(self: &Arc<Domain>, len: usize, limit: usize) -> io::Result<Buffer> {
         let class = class_of(len);
-        let piece = self.free.lock().get_mut(&class).and_then(Vec::pop);
-        if let Some(piece) = piece {
-            if class >= BIG_BYTES {
-                self.idle_bytes.fetch_sub(class, Ordering::Relaxed);
-            }
-            return Ok(Buffer { piece: Some(piece), len: class, domain: self.clone() });
+        let buffer = |piece, len| Buffer { piece: Some(piece), len, domain: self.clone() };
+        let free = self.free.lock().take(class);
+        if let Some(piece) = free {
+            return Ok(buffer(piece, class));
         }
         let slab_bytes = if class >= BIG_BYTES { class } else { SLAB_BYTES };
-        if self.used_bytes.load(Ordering::Relaxed).saturating_add(slab_bytes) > self.limit_bytes {
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, "all buffers are in use"));
+        if !self.make_room(slab_bytes, limit) {
+            // A piece of a slab that others use as well is better than none.
+            let bigger = self.free.lock().take_bigger(class);
+            let Some((piece, len)) = bigger else {
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, "all buffers are in use"));
+            };
+            return Ok(buffer(piece, len));
         }
-        let slab = Arc::new(Slab::new(self, slab_bytes)?);
-        let mut pieces = (0..slab_bytes / class).map(|n| Piece { slab: slab.clone(), start: n * class });
-        let first = pieces.next();
-        self.free.lock().entry(class).or_default().extend(pieces);
-        Ok(Buffer { piece: first, len: class, domain: self.clone() })
+        let number = self.next_slab.fetch_add(1, Ordering::Relaxed);
+        let slab = Arc::new(Slab::new(self, number, slab_bytes)?);
+        let per_slab = slab_bytes / class;
+        let mut free = self.free.lock();
+        for n in 1..per_slab {
+            free.put(class, number, per_slab, Piece { slab: slab.clone(), start: n * class });
+        }
+        drop(free);
+        Ok(buffer(Piece { slab, start: 0 }, class))
+    }
+
+    /// Whether a slab of so many bytes may be made, after giving back what nobody uses.
+    fn make_room(&self, slab_bytes: usize, limit: usize) -> bool {
+        loop {
+            if self.used_bytes.load(Ordering::Relaxed).saturating_add(slab_bytes) <= limit {
+                return true;
+            }
+            // Undone when the lock is free again.
+            let unused = self.free.lock().take_whole();
+            if unused.is_none() {
+                return false;
+            }
+        }
     }
 
     /// Registers the memory of `bytes` for sending it, or for windows that read it.
@@ -192,7 +294,7 @@ impl Domain {
 
 impl Drop for Domain {
     fn drop(&mut self) {
-        self.free.lock().clear();
+        *self.free.lock() = Shelves::default();
         // SAFETY: everything registered or made in it holds the domain: nothing is left.
         unsafe { (self.device.library.verbs.ibv_dealloc_pd)(self.pd) };
     }
@@ -296,10 +398,20 @@ impl Drop for Memory {
 struct Slab {
     registered: Registered,
     memory: Memory,
+    number: u64,
+    len: usize,
+    /// Of the domain, where it is counted as long as it is there.
+    used_bytes: Arc<AtomicUsize>,
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        self.used_bytes.fetch_sub(self.len, Ordering::Relaxed);
+    }
 }
 
 impl Slab {
-    fn new(domain: &Domain, len: usize) -> io::Result<Slab> {
+    fn new(domain: &Domain, number: u64, len: usize) -> io::Result<Slab> {
         let memory = Memory::new(len)?;
         let mut access = ibv_access_flags::IBV_ACCESS_LOCAL_WRITE.0;
         if domain.binds {
@@ -308,7 +420,7 @@ impl Slab {
         // SAFETY: the slab owns the memory and drops it after the registration. Buffers hold their domain.
         let registered = unsafe { Registered::new(domain, memory.start.as_ptr(), len, access) }?;
         domain.used_bytes.fetch_add(len, Ordering::Relaxed);
-        Ok(Slab { registered, memory })
+        Ok(Slab { registered, memory, number, len, used_bytes: domain.used_bytes.clone() })
     }
 }
 
@@ -368,14 +480,13 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let Some(piece) = self.piece.take() else { return };
-        if self.len >= BIG_BYTES {
-            if self.domain.idle_bytes.load(Ordering::Relaxed).saturating_add(self.len) > IDLE_MAX_BYTES {
-                self.domain.used_bytes.fetch_sub(self.len, Ordering::Relaxed);
-                return;
-            }
-            self.domain.idle_bytes.fetch_add(self.len, Ordering::Relaxed);
-        }
-        self.domain.free.lock().entry(self.len).or_default().push(piece);
+        let (number, per_slab) = (piece.slab.number, piece.slab.len / self.len.max(1));
+        let mut free = self.domain.free.lock();
+        free.put(self.len, number, per_slab, piece);
+        let unused = if free.whole_bytes() > IDLE_MAX_BYTES { free.take_whole() } else { None };
+        drop(free);
+        // The kernel is asked without the lock.
+        drop(unused);
     }
 }
 

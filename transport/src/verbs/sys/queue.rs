@@ -142,13 +142,14 @@ impl ReceiveQueue {
             state.target = (state.target * 2).min(state.most);
         }
         while state.count < state.target {
-            let buffer = self.domain.buffer(self.buffer_bytes)?;
+            let buffer = self.domain.reserved(self.buffer_bytes)?;
             let Some(lkey) = buffer.registered().map(Registered::lkey) else { return Ok(()) };
             let index = state.free.pop().unwrap_or_else(|| {
                 state.slots.push(None);
                 state.slots.len() - 1
             });
-            let length = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+            // No more than was asked for, also where the buffer is bigger: longer messages are refused by the device.
+            let length = u32::try_from(self.buffer_bytes.min(buffer.len())).unwrap_or(u32::MAX);
             let mut sge = ibv_sge { addr: buffer.start() as u64, length, lkey };
             let mut request = ibv_recv_wr {
                 wr_id: RECEIVE | index as u64,
@@ -171,6 +172,11 @@ impl ReceiveQueue {
     /// Buffers posted at the moment.
     pub fn posted(&self) -> usize {
         self.state.lock().count
+    }
+
+    /// Buffers that may be posted at once, at most.
+    pub fn most(&self) -> usize {
+        self.state.lock().most
     }
 
     fn take(&self, id: u64) -> Option<Buffer> {
@@ -305,8 +311,8 @@ pub struct EndpointConfig {
     pub receive: Arc<ReceiveQueue>,
     /// Work requests at once.
     pub slots: u32,
-    /// Messages that may be received before they are looked at.
-    pub receives: u32,
+    /// Completions there may be besides those of all receives that can be posted.
+    pub other_entries: usize,
     /// Expose memory through windows; else by registering it each time.
     pub windows: bool,
 }
@@ -342,7 +348,9 @@ impl Endpoint {
         }
         let limits = domain.device.limits;
         config.slots = config.slots.min(limits.max_qp_wr.max(16));
-        let entries = (config.slots + config.receives + 16).min(limits.max_cqe);
+        // Whatever a peer sends, the queue cannot overflow: its completions would be lost, and the receives with them.
+        let entries =
+            u32::try_from(config.receive.most() + config.other_entries).unwrap_or(u32::MAX).min(limits.max_cqe);
         let library = domain.device.library();
         let context = config.token as *mut std::os::raw::c_void; // never followed
         // SAFETY: device and channel live as long as the endpoint holds them.
@@ -400,6 +408,11 @@ impl Endpoint {
     /// Work requests that may be posted now.
     pub fn room(&self) -> usize {
         (self.free_slots as usize).saturating_sub(self.to_bind.len())
+    }
+
+    /// Whether work is under way.
+    pub fn is_busy(&self) -> bool {
+        !self.in_flight.is_empty()
     }
 
     /// Asks for an event when there is another completion.
@@ -631,11 +644,16 @@ impl Endpoint {
             done.push(Done::Failed("not a plain message".to_owned()));
             return;
         }
-        // rxe does not set the flag (8), but the key.
         // SAFETY: both sides of the union are plain numbers.
         let key = unsafe { completion.imm_data_invalidated_rkey_union.invalidated_rkey };
-        let flagged = completion.wc_flags & rdma_sys::ibv_wc_flags::IBV_WC_WITH_INV.0 != 0;
-        let invalidated = (flagged || (key != 0 && self.exposed.contains_key(&key))).then_some(key);
+        let rxe = self.config.domain.device.limits.rxe;
+        let invalidated = match invalidated_key(completion.wc_flags, key, rxe, |key| self.exposed.contains_key(&key)) {
+            Ok(invalidated) => invalidated,
+            Err(text) => {
+                done.push(Done::Failed(text.to_owned()));
+                return;
+            }
+        };
         let len = (completion.byte_len as usize).min(buffer.len());
         done.push(Done::Received { buffer, len, invalidated });
     }
@@ -680,6 +698,22 @@ impl Drop for Endpoint {
     }
 }
 
+/// The key a message has taken back, from its completion. Memory is used again on the strength of it: a number that the sender
+/// chose (immediate data shares its place) must not pass for one that the device has checked.
+fn invalidated_key(
+    flags: u32,
+    key: u32,
+    rxe: bool,
+    is_exposed: impl Fn(u32) -> bool,
+) -> Result<Option<u32>, &'static str> {
+    if flags & rdma_sys::ibv_wc_flags::IBV_WC_WITH_IMM.0 != 0 {
+        return Err("a message with immediate data: not of this protocol");
+    }
+    let flagged = flags & rdma_sys::ibv_wc_flags::IBV_WC_WITH_INV.0 != 0;
+    // rxe does not set the flag (8), but the key.
+    Ok((flagged || (rxe && key != 0 && is_exposed(key))).then_some(key))
+}
+
 fn request(opcode: ibv_wr_opcode::Type) -> ibv_send_wr {
     // SAFETY: all-zero is a valid ibv_send_wr.
     let mut request: ibv_send_wr = unsafe { std::mem::zeroed() };
@@ -709,4 +743,24 @@ fn status_text(status: ibv_wc_status::Type) -> String {
         _ => return format!("completion status {status}"),
     };
     text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_device_has_checked_is_a_key_taken_back() {
+        const IMM: u32 = rdma_sys::ibv_wc_flags::IBV_WC_WITH_IMM.0;
+        const INV: u32 = rdma_sys::ibv_wc_flags::IBV_WC_WITH_INV.0;
+        let ours = |key| key == 7;
+        for rxe in [false, true] {
+            assert!(invalidated_key(IMM, 7, rxe, ours).is_err());
+            assert_eq!(invalidated_key(INV, 7, rxe, ours), Ok(Some(7)));
+            assert_eq!(invalidated_key(0, 0, rxe, ours), Ok(None));
+            assert_eq!(invalidated_key(0, 9, rxe, ours), Ok(None));
+        }
+        assert_eq!(invalidated_key(0, 7, false, ours), Ok(None));
+        assert_eq!(invalidated_key(0, 7, true, ours), Ok(Some(7)));
+    }
 }
