@@ -36,6 +36,8 @@ pub struct Connection {
     sending: Mutex<Sending>,
     inbox: Mutex<Inbox>,
     over: AtomicBool,
+    /// The library has said that nothing more comes; it says so at each poll.
+    hung_up: AtomicBool,
     received: AtomicU64,
     sent: AtomicU64,
 }
@@ -99,6 +101,7 @@ impl RsocketTransport {
             sending: Mutex::default(),
             inbox: Mutex::default(),
             over: AtomicBool::new(false),
+            hung_up: AtomicBool::new(false),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         });
@@ -181,6 +184,7 @@ impl Accepted for RsocketTransport {
 
     fn rescue(&self, answer: &dyn Fn(&Bytes) -> Option<Message>) {
         let mut answers = Vec::new();
+        let relieved;
         {
             let mut inbox = self.shared.inbox.lock();
             let mut kept = 0;
@@ -195,11 +199,33 @@ impl Accepted for RsocketTransport {
                 }
             });
             inbox.bytes = kept;
+            relieved = inbox.relieve();
+        }
+        if relieved {
+            self.shared.driver.ring();
         }
         for message in answers {
             let _ = self.post(message);
         }
     }
+}
+
+impl Inbox {
+    /// Whether the driver is to receive again: it was told not to, and half is taken.
+    fn relieve(&mut self) -> bool {
+        let relieved = self.full && self.bytes < MAX_INBOX_BYTES / 2 && self.records.len() < MAX_INBOX_RECORDS / 2;
+        self.full &= !relieved;
+        relieved
+    }
+}
+
+/// What to poll for. A full inbox takes no records, and an end that is known already would end each poll at once.
+fn wanted(full: bool, hung_up: bool, blocked: bool) -> Option<i16> {
+    if full && hung_up {
+        return None;
+    }
+    let receive = if full { 0 } else { libc::POLLIN };
+    Some(if blocked { receive | libc::POLLOUT } else { receive })
 }
 
 impl Sending {
@@ -323,8 +349,7 @@ impl Connection {
         let mut inbox = self.inbox.lock();
         if let Some(record) = inbox.records.pop_front() {
             inbox.bytes = inbox.bytes.saturating_sub(record.len());
-            if inbox.full && inbox.bytes < MAX_INBOX_BYTES / 2 && inbox.records.len() < MAX_INBOX_RECORDS / 2 {
-                inbox.full = false;
+            if inbox.relieve() {
                 drop(inbox);
                 self.driver.ring();
             }
@@ -412,15 +437,10 @@ impl Connection {
 }
 
 impl Watched for Connection {
-    fn interest(&self) -> Interest {
-        let mut wanted = 0;
-        if !self.inbox.lock().full {
-            wanted |= libc::POLLIN;
-        }
-        if self.sending.lock().blocked {
-            wanted |= libc::POLLOUT;
-        }
-        Interest { number: self.socket.number(), wanted, found: 0 }
+    fn interest(&self) -> Option<Interest> {
+        let full = self.inbox.lock().full;
+        let wanted = wanted(full, self.hung_up.load(Ordering::Acquire), self.sending.lock().blocked)?;
+        Some(Interest { number: self.socket.number(), wanted, found: 0 })
     }
 
     fn ready(&self, found: i16) {
@@ -432,6 +452,9 @@ impl Watched for Connection {
             }
         }
         let ends = found & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0;
+        if ends {
+            self.hung_up.store(true, Ordering::Release);
+        }
         if found & libc::POLLIN != 0 || ends {
             match self.receive() {
                 Ok(true) if ends => {
@@ -469,5 +492,36 @@ fn consume(queue: &mut VecDeque<Bytes>, mut count: usize) {
         }
         count -= front.len();
         queue.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inbox_that_was_full_hears_again_when_half_is_taken() {
+        let record = |inbox: &mut Inbox, count: usize| {
+            inbox.records.extend(std::iter::repeat_n(Bytes::from_static(&[0; 4]), count));
+            inbox.bytes += 4 * count;
+        };
+        let mut inbox = Inbox::default();
+        record(&mut inbox, MAX_INBOX_RECORDS);
+        assert!(!inbox.relieve(), "nobody was told not to receive");
+        inbox.full = true;
+        assert!(!inbox.relieve());
+        inbox.records.truncate(MAX_INBOX_RECORDS / 2 - 1);
+        assert!(inbox.relieve() && !inbox.full);
+        assert!(!inbox.relieve(), "once");
+    }
+
+    #[test]
+    fn a_full_inbox_of_an_ended_connection_is_not_polled() {
+        assert_eq!(wanted(true, true, false), None);
+        assert_eq!(wanted(true, true, true), None);
+        assert_eq!(wanted(false, true, false), Some(libc::POLLIN));
+        assert_eq!(wanted(true, false, false), Some(0));
+        assert_eq!(wanted(true, false, true), Some(libc::POLLOUT));
+        assert_eq!(wanted(false, false, true), Some(libc::POLLIN | libc::POLLOUT));
     }
 }

@@ -19,8 +19,8 @@ use super::sys::{self, Interest};
 
 /// What can be watched.
 pub trait Watched: Send + Sync {
-    /// What the thread is to look for.
-    fn interest(&self) -> Interest;
+    /// What the thread is to look for; `None` while not even the end is of interest (polls always report that).
+    fn interest(&self) -> Option<Interest>;
 
     /// It has found something. Must not wait.
     fn ready(&self, found: i16);
@@ -37,6 +37,7 @@ pub struct Driver {
     /// Rings when there is something new to watch.
     bell: OwnedFd,
     new: Mutex<Vec<Arc<dyn Watched>>>,
+    /// Watched, or being closed.
     count: std::sync::atomic::AtomicUsize,
 }
 
@@ -84,22 +85,28 @@ impl Driver {
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
-    fn run(&self) {
+    fn run(&'static self) {
         let mut all: Vec<Arc<dyn Watched>> = Vec::new();
+        let mut polled: Vec<usize> = Vec::new();
         let mut interests = Vec::new();
         loop {
             all.append(&mut self.new.lock());
             all.retain(|watched| {
                 if watched.is_over() {
-                    self.count.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
-                    end(watched.clone());
+                    self.end(watched.clone());
                     return false;
                 }
                 true
             });
             interests.clear();
             interests.push(Interest { number: self.bell.as_raw_fd(), wanted: libc::POLLIN, found: 0 });
-            interests.extend(all.iter().map(|watched| watched.interest()));
+            polled.clear();
+            for (index, watched) in all.iter().enumerate() {
+                if let Some(interest) = watched.interest() {
+                    interests.push(interest);
+                    polled.push(index);
+                }
+            }
             if let Err(error) = sys::poll(&mut interests)
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -109,22 +116,73 @@ impl Driver {
             if interests.first().is_some_and(|bell| bell.found != 0) {
                 let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
             }
-            for (watched, interest) in all.iter().zip(interests.iter().skip(1)) {
-                if interest.found != 0 {
+            for (index, interest) in polled.iter().zip(interests.iter().skip(1)) {
+                if interest.found != 0
+                    && let Some(watched) = all.get(*index)
+                {
                     watched.ready(interest.found);
                 }
             }
         }
     }
+
+    /// Closes what the thread no longer watches. The library may wait for a peer that is gone: it counts until that is done, so
+    /// that no more threads wait than there may be rsockets.
+    fn end(&'static self, watched: Arc<dyn Watched>) {
+        let again = watched.clone();
+        let thread = std::thread::Builder::new().name("rsocket-close".to_owned());
+        let close = move |watched: Arc<dyn Watched>| {
+            watched.end();
+            // The last owner drops it, here at the latest.
+            drop(watched);
+            self.count.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+        };
+        if let Err(error) = thread.spawn(move || close(watched)) {
+            tracing::warn!(%error, "closing an rsocket on the thread of all");
+            close(again);
+        }
+    }
 }
 
-/// Closes what the thread no longer watches. The library may wait for a peer that is gone.
-fn end(watched: Arc<dyn Watched>) {
-    let again = watched.clone();
-    let thread = std::thread::Builder::new().name("rsocket-close".to_owned());
-    // The last owner drops it, there at the latest.
-    if let Err(error) = thread.spawn(move || watched.end()) {
-        tracing::warn!(%error, "closing an rsocket on the thread of all");
-        again.end();
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+
+    /// Its end takes until it is told.
+    struct Slow(Mutex<Receiver<()>>);
+
+    impl Watched for Slow {
+        fn interest(&self) -> Option<Interest> {
+            None
+        }
+
+        fn ready(&self, _found: i16) {}
+
+        fn is_over(&self) -> bool {
+            true
+        }
+
+        fn end(&self) {
+            let _ = self.0.lock().recv();
+        }
+    }
+
+    #[test]
+    fn what_is_being_closed_counts() {
+        let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
+        let driver: &'static Driver = Box::leak(Box::new(Driver { bell, new: Mutex::default(), count: 1.into() }));
+        let (go, wait) = channel();
+        driver.end(Arc::new(Slow(Mutex::new(wait))));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!(driver.count.load(Ordering::Acquire), 1);
+        go.send(()).unwrap();
+        let begun = std::time::Instant::now();
+        while driver.count.load(Ordering::Acquire) > 0 {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(10), "never counted down");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 }

@@ -84,8 +84,8 @@ fn begin(address: SocketAddr) -> io::Result<Rsocket> {
 }
 
 impl Watched for Connecting {
-    fn interest(&self) -> Interest {
-        Interest { number: self.number, wanted: libc::POLLOUT, found: 0 }
+    fn interest(&self) -> Option<Interest> {
+        Some(Interest { number: self.number, wanted: libc::POLLOUT, found: 0 })
     }
 
     fn ready(&self, found: i16) {
@@ -140,9 +140,9 @@ struct Door {
 }
 
 impl Watched for Door {
-    fn interest(&self) -> Interest {
+    fn interest(&self) -> Option<Interest> {
         let full = self.accepted.lock().len() >= MAX_ACCEPTED;
-        Interest { number: self.socket.number(), wanted: if full { 0 } else { libc::POLLIN }, found: 0 }
+        Some(Interest { number: self.socket.number(), wanted: if full { 0 } else { libc::POLLIN }, found: 0 })
     }
 
     fn ready(&self, _found: i16) {
