@@ -328,14 +328,17 @@ fn mask_numbers(line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     // Two rows of figures: "... 49152 0 Y 1234" of a brick and "... N/A N/A Y 1234" of a service.
     if let [.., port, _, "Y", pid] = words.as_slice() {
-        let mut masked = line.to_owned();
-        for value in [pid, port] {
-            if value.parse::<u32>().is_ok_and(|v| v > 0) {
-                let width = if value == port { value.len() } else { 0 };
-                masked = masked.replacen(&format!(" {value}"), &format!(" {}", "#".repeat(width.max(1))), 1);
-            }
+        let is_number = |value: &str| value.parse::<u32>().is_ok_and(|v| v > 0);
+        let mut masked = line.trim_end().to_owned();
+        // The last word, and a whole one: 49 is also how a port begins.
+        if is_number(pid) {
+            masked.truncate(masked.len() - pid.len());
+            masked.push('#');
         }
-        return masked.trim_end().to_owned();
+        if is_number(port) {
+            masked = masked.replacen(&format!(" {port} "), &format!(" {} ", "#".repeat(port.len())), 1);
+        }
+        return masked;
     }
     line.to_owned()
 }

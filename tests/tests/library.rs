@@ -71,7 +71,7 @@ fn an_open_volume_follows_its_graph() {
     node.gluster("volume create gv0 debian1:/mnt/brick1/gv0").must();
     node.gluster("volume start gv0").must();
     cluster.wait_online("gv0", 1);
-    cluster.make_tar(1, "/run/tree.tar", 500);
+    cluster.make_tar(1, "/run/tree.tar", 3000);
     node.sh("mkdir /run/in && tar xf /run/tree.tar -C /run/in").must();
     let put = node.spawn(&format!("{} put debian1 gv0 /run/in/tree /tree", copy_tree().display()));
     // In the middle of it the volume gets a second brick.
