@@ -32,7 +32,15 @@ impl Request<'_> {
         let (at, entry) = (name.clone(), self.entry(name)?);
         // Where a brick finds a file without a gfid (put there behind our back), it gives it this one.
         let xdata = Dict::new().with(GFID_REQ, Value::Gfid(Gfid::random()));
-        match self.submit(Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry), xdata }).await {
+        // A name without a gfid (ENODATA, of GlusterFS's bricks) is one that somebody is making.
+        let looked_up =
+            self.submit(Fop::Lookup { gfid: Gfid::NULL, entry: Some(entry), xdata }).await.map_err(|error| match error
+                .errno
+            {
+                errno::ENODATA => FopError { errno: errno::ENOENT, ..error },
+                _ => error,
+            });
+        match looked_up {
             Ok(Reply::Lookup { iatt, .. }) => self.known_entry(&iatt, &at),
             Ok(reply) => Err(unexpected(&reply)),
             Err(error) if error.errno == errno::ENOENT && !self.front.options.validity.negative.is_zero() => {

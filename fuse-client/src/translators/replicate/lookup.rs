@@ -1,6 +1,6 @@
 //! Lookup: all children are asked; names that only some have are judged by the directory's marks.
 
-use ladrillo_translator::error::errno::{EIO, ENOENT, ENOTCONN};
+use ladrillo_translator::error::errno::{EIO, ENODATA, ENOENT, ENOTCONN};
 use ladrillo_translator::fop::Entry;
 use ladrillo_translator::{Context, Dict, Fop, FopError, FopResult, Gfid, Iatt, Reply, Value};
 
@@ -11,10 +11,16 @@ use super::refresh::Copy;
 use super::{ChildReply, Replicate, leaves_unknown};
 use crate::heal;
 
+/// The gfid for an entry that has none.
+const GFID_REQ: &str = "gfid-req";
+
 impl Replicate {
     pub(super) async fn lookup(&self, context: &Context, fop: Fop) -> FopResult {
         let Fop::Lookup { gfid, entry, xdata } = fop else { return Err(super::strange_reply("a lookup")) };
         let mut healed = false;
+        // A copy without a gfid gets none from a lookup: one being made would get another than its creator gives the others.
+        // Where no copy has one, it was put there behind our back, and all get the same.
+        let mut gives_gfid = false;
         loop {
             let view = self.view();
             let moment = self.inodes.moment();
@@ -22,6 +28,9 @@ impl Replicate {
                 return Err(self.no_quorum());
             }
             let mut request = xdata.clone();
+            if !gives_gfid {
+                request.remove(GFID_REQ);
+            }
             self.request_marks(&mut request);
             request.set("glusterfs.parent-entrylk", Value::Uint(0));
             let fop = Fop::Lookup { gfid, entry: entry.clone(), xdata: request };
@@ -38,6 +47,12 @@ impl Replicate {
             }
             let found = self.present_copies(&replies);
             if found.is_empty() {
+                let has_no_gfid = |reply: &FopResult| matches!(reply, Err(error) if error.errno == ENODATA);
+                let nowhere = view.up == self.everyone() && replies.iter().all(|(_, reply)| has_no_gfid(reply));
+                if nowhere && !gives_gfid && xdata.gfid(GFID_REQ).is_some() {
+                    gives_gfid = true;
+                    continue;
+                }
                 // A stale copy alone must not say ENOENT: whoever was lost on the way may have the name.
                 let lost = |reply: &FopResult| matches!(reply, Err(error) if leaves_unknown(error));
                 let answered = replies.iter().filter(|(_, reply)| !lost(reply)).map(|(child, _)| *child).collect();
@@ -65,10 +80,12 @@ impl Replicate {
             .collect()
     }
 
-    /// Whether children disagree about a name: some have it and some say ENOENT, or they have different inodes.
+    /// Whether children disagree about a name: some have it and some do not, or not yet with a gfid, or they have different
+    /// inodes.
     fn is_name_in_doubt(&self, replies: &[ChildReply]) -> bool {
         let found = self.present_copies(replies);
-        let missing = replies.iter().any(|(_, reply)| matches!(reply, Err(error) if error.errno == ENOENT));
+        let missing =
+            replies.iter().any(|(_, reply)| matches!(reply, Err(error) if matches!(error.errno, ENOENT | ENODATA)));
         let differ = found.windows(2).any(|pair| pair[0].1 != pair[1].1);
         (!found.is_empty() && missing) || differ
     }
